@@ -1,0 +1,1 @@
+"""Automatic masks in a plane and in a volume."""

@@ -1,0 +1,1 @@
+"""Values and pure functions. Imports numpy and nothing else outside the standard library."""

@@ -1,0 +1,60 @@
+"""The one test of whether a stored embedding may be used: equal keys, equal embedding."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from napari_sam.core.arrays import Array
+from napari_sam.core.planes import BoxYXYX
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingKey:
+    """Identity of one stored embedding record (one plane, one tile).
+
+    Parameters
+    ----------
+    model_digest : str
+        Digest of the weights (all tensors of the image encoder).
+    architecture : str
+        Name of the model configuration.
+    compute_dtype : str
+        Precision the encoder ran in.
+    contrast : str
+        Digest of the Contrast that was applied.
+    axis, level : int
+        Orientation and multiscale level of the plane.
+    tile_yxyx : (int, int, int, int)
+        The part of the plane that was encoded.
+    pixels : str
+        Digest of the pixels of that part, before contrast.
+    preprocessing : int
+        Version of the preprocessing code; raised when its output changes.
+    """
+
+    model_digest: str
+    architecture: str
+    compute_dtype: str
+    contrast: str
+    axis: int
+    level: int
+    tile_yxyx: BoxYXYX
+    pixels: str
+    preprocessing: int
+
+    @property
+    def hex(self) -> str:
+        """40 hexadecimal digits that name the record on disk."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def digest_array(array: Array) -> str:
+    """Hexadecimal digest of an array's dtype, shape and bytes (blake2b, 16 bytes)."""
+    digest = hashlib.blake2b(f"{array.dtype.str}{array.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

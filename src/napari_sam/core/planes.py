@@ -1,0 +1,119 @@
+"""Planes of a volume: which one is meant, and which part of it.
+
+A volume is seen as ``(T, Z, Y, X, C)``, where absent axes have length 1. A *plane* is a 2-D section
+through the spatial axes ZYX of one time point at one multiscale level, with all its channels. Its rows
+and columns are the two remaining spatial axes in their order: a plane along axis 0 has rows Y and
+columns X, along axis 1 rows Z and columns X, along axis 2 rows Z and columns Y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_sam.core.arrays import BoolArray, frozen_array
+
+Shape2D = tuple[int, int]
+BoxYXYX = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PlaneRef:
+    """One plane of a volume.
+
+    Parameters
+    ----------
+    axis : int
+        The spatial axis that the plane is perpendicular to: 0 is Z, 1 is Y, 2 is X.
+    index : int
+        Position along `axis`, in voxels of `level`.
+    level : int
+        Multiscale level, 0 is full resolution.
+    time : int
+        Time point.
+    """
+
+    axis: int
+    index: int
+    level: int = 0
+    time: int = 0
+
+    def __post_init__(self) -> None:
+        if self.axis not in (0, 1, 2):
+            raise ValueError(f"plane axis must be 0 (Z), 1 (Y) or 2 (X), got {self.axis!r}")
+        if min(self.index, self.level, self.time) < 0:
+            raise ValueError(f"plane index, level and time count from 0, got {self!r}")
+
+    def at(self, index: int) -> PlaneRef:
+        """The parallel plane at another index."""
+        return PlaneRef(self.axis, index, self.level, self.time)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """A mask kept as the box that bounds it.
+
+    Parameters
+    ----------
+    plane_shape : (int, int)
+        Height and width of the whole plane.
+    box_yxyx : (int, int, int, int)
+        First row, first column, last row + 1, last column + 1 of `crop` in the plane.
+    crop : (h, w) bool array
+        The mask inside the box, read-only.
+    """
+
+    plane_shape: Shape2D
+    box_yxyx: BoxYXYX
+    crop: BoolArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "crop", frozen_array(self.crop, bool))
+        y0, x0, y1, x1 = self.box_yxyx
+        if self.crop.shape != (y1 - y0, x1 - x0):
+            raise ValueError(f"crop of shape {self.crop.shape} does not fill the box {self.box_yxyx}")
+
+    @classmethod
+    def from_mask(cls, mask: Any) -> Region:
+        """Bound a full (H, W) mask by its tight box; an empty mask has an empty box."""
+        mask = np.asarray(mask, bool)
+        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        shape = (int(mask.shape[0]), int(mask.shape[1]))
+        if not len(rows):
+            return cls(shape, (0, 0, 0, 0), np.zeros((0, 0), bool))
+        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+        return cls(shape, (y0, x0, y1, x1), mask[y0:y1, x0:x1])
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Where the crop lies in the plane."""
+        y0, x0, y1, x1 = self.box_yxyx
+        return slice(y0, y1), slice(x0, x1)
+
+    @property
+    def area(self) -> int:
+        """Number of pixels of the mask."""
+        return int(np.count_nonzero(self.crop))
+
+    @property
+    def mask(self) -> BoolArray:
+        """The mask over the whole plane, (H, W) bool, a new array."""
+        full = np.zeros(self.plane_shape, bool)
+        full[self.slices] = self.crop
+        return full
+
+    def iou(self, other: Region) -> float:
+        """Intersection over union with a region of the same plane; 1.0 when both are empty."""
+        y0, x0 = np.maximum(self.box_yxyx[:2], other.box_yxyx[:2])
+        y1, x1 = np.minimum(self.box_yxyx[2:], other.box_yxyx[2:])
+        shared = 0
+        if y1 > y0 and x1 > x0:
+            shared = int(np.count_nonzero(self._window(y0, x0, y1, x1) & other._window(y0, x0, y1, x1)))
+        union = self.area + other.area - shared
+        return shared / union if union else 1.0
+
+    def _window(self, y0: int, x0: int, y1: int, x1: int) -> BoolArray:
+        top, left = self.box_yxyx[:2]
+        return self.crop[y0 - top : y1 - top, x0 - left : x1 - left]

@@ -1,0 +1,212 @@
+"""What the network and the engines give back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from napari_sam.core.arrays import Array, BoolArray, FloatArray, frozen_array
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, Shape2D
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileEmbedding:
+    """Output of the image encoder for one tile.
+
+    Parameters
+    ----------
+    array : (C, h, w) float16 or float32 array
+        Read-only.
+    box_yxyx : (int, int, int, int)
+        The part of the plane that was encoded, in plane pixels.
+    input_shape : (int, int)
+        Height and width of that part in model space: after resizing, before padding.
+    """
+
+    array: FloatArray
+    box_yxyx: BoxYXYX
+    input_shape: Shape2D
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "array", frozen_array(self.array))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageEmbedding:
+    """Output of the image encoder for one plane, one tile or several that overlap.
+
+    Parameters
+    ----------
+    plane_shape : (int, int)
+        Height and width of the plane.
+    tiles : tuple of TileEmbedding
+        In row-major order of their boxes. A plane that is larger than the model's input has several; only
+        those that the prompts need may be present.
+    model_digest : str
+        Which weights made it; a model refuses embeddings that are not its own.
+    """
+
+    plane_shape: Shape2D
+    tiles: tuple[TileEmbedding, ...]
+    model_digest: str
+
+    @property
+    def array(self) -> FloatArray:
+        """(C, h, w) for a plane of one tile, (T, C, h, w) for several."""
+        if len(self.tiles) == 1:
+            return self.tiles[0].array
+        return np.stack([tile.array for tile in self.tiles])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the arrays."""
+        return sum(tile.array.nbytes for tile in self.tiles)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskCandidate:
+    """One answer of the mask decoder.
+
+    Parameters
+    ----------
+    region : Region
+        The mask in plane space.
+    predicted_iou : float
+        The model's own estimate of its IoU.
+    stability_score : float
+        IoU between the masks cut at plus and minus an offset of the logits.
+    low_res_logits : (h, w) or (T, h, w) float32 array
+        Decoder output; feed it back with the next prompt.
+    """
+
+    region: Region
+    predicted_iou: float
+    stability_score: float
+    low_res_logits: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "low_res_logits", frozen_array(self.low_res_logits, np.float32))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskPrediction:
+    """The answers for one object in one plane; `chosen` is the one a user gets by default."""
+
+    candidates: tuple[MaskCandidate, ...]
+    chosen: int = 0
+
+    @property
+    def best(self) -> MaskCandidate:
+        """The default answer."""
+        return self.candidates[self.chosen]
+
+    @property
+    def region(self) -> Region:
+        """The default mask, bounded by its box."""
+        return self.best.region
+
+    @property
+    def mask(self) -> BoolArray:
+        """The default mask over the whole plane, (H, W) bool."""
+        return self.best.region.mask
+
+    @property
+    def predicted_iou(self) -> float:
+        """The model's estimate for the default mask."""
+        return self.best.predicted_iou
+
+    @property
+    def stability_score(self) -> float:
+        """Stability of the default mask."""
+        return self.best.stability_score
+
+    @property
+    def low_res_logits(self) -> FloatArray:
+        """Decoder output of the default mask."""
+        return self.best.low_res_logits
+
+    def cycled(self, step: int = 1) -> MaskPrediction:
+        """The same answers with the next one chosen."""
+        return MaskPrediction(self.candidates, (self.chosen + step) % len(self.candidates))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelEdit:
+    """Write `label` where `region` is, in one plane. Label 0 erases."""
+
+    plane: PlaneRef
+    region: Region
+    label: int
+
+
+class StopReason(StrEnum):
+    """Why a propagation ended in one direction."""
+
+    RANGE_END = "end of the plane range"
+    EMPTY = "the mask became empty"
+    IOU_DROP = "the overlap with the plane before fell too low"
+    AREA_JUMP = "the area changed too much"
+    LOW_PREDICTED_IOU = "the model's own estimate fell too low"
+    SEED_REACHED = "the next plane with user prompts was reached"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PropagationStep:
+    """One object in one plane, as propagation found it.
+
+    Parameters
+    ----------
+    object_id : int
+        Which object.
+    plane : PlaneRef
+        Where.
+    region : Region
+        The mask; empty when `stop_reason` says that the object ended before this plane.
+    predicted_iou : float
+        The model's estimate; 1.0 on a seed plane whose mask the user gave.
+    iou_with_previous : float
+        Overlap with the plane it came from; 1.0 on seed planes.
+    is_seed : bool
+        Whether the user prompted this plane.
+    stop_reason : StopReason, optional
+        Set on the last step of a direction: this plane is not part of the object.
+    """
+
+    object_id: int
+    plane: PlaneRef
+    region: Region
+    predicted_iou: float
+    iou_with_previous: float
+    is_seed: bool = False
+    stop_reason: StopReason | None = None
+
+    @property
+    def plane_index(self) -> int:
+        """Position along the propagation axis."""
+        return self.plane.index
+
+    @property
+    def mask(self) -> BoolArray:
+        """(H, W) bool over the whole plane."""
+        return self.region.mask
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodeEvent:
+    """One plane has its embedding in the store."""
+
+    plane: PlaneRef
+    from_cache: bool
+    done: int
+    total: int
+
+
+def as_image(array: Array) -> Array:
+    """Check that `array` is (H, W) or (H, W, C) with at least one pixel and return it."""
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        raise ValueError(
+            f"an image must be (H, W) or (H, W, C) with at least one pixel; got shape {array.shape}"
+        )
+    return array

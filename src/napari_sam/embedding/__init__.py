@@ -1,0 +1,1 @@
+"""Keeping what the image encoder computed: in memory, on disk, in tiers."""

@@ -1,0 +1,1 @@
+"""Running the network: devices, preprocessing, encoding, predicting."""

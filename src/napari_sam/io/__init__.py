@@ -1,0 +1,1 @@
+"""Opening volumes and writing labels."""

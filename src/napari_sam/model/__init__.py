@@ -1,0 +1,1 @@
+"""The networks: SAM in torch, readable beside the paper."""

@@ -1,0 +1,1 @@
+"""Carrying objects through planes. No torch here: a predictor is handed in."""

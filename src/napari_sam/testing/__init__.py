@@ -1,0 +1,1 @@
+"""Phantoms and fakes for tests, shipped so that extensions can use them."""

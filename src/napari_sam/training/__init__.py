@@ -1,0 +1,1 @@
+"""Simulated prompts, losses, trainer, evaluation."""
