@@ -1,1 +1,0 @@
-"""Automatic masks in a plane and in a volume."""
