@@ -1,1 +1,1 @@
-"""The networks: SAM in torch, readable beside the paper."""
+"""The networks of the SAM family, readable beside the paper (Kirillov et al. 2023, arXiv 2304.02643)."""
