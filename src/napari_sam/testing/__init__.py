@@ -1,1 +1,1 @@
-"""Phantoms and fakes for tests, shipped so that extensions can use them."""
+"""Phantoms, fakes and conformance suites: for this program's tests and for those of programs built on it."""
