@@ -94,7 +94,8 @@ class BiasAttention(nn.Module):
         axis = torch.arange(self.window, device=self.attention_biases.device)
         y, x = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="ij"))
         rows, cols = (y[:, None] - y).abs(), (x[:, None] - x).abs()
-        return self.attention_biases[None, :, rows * self.window + cols]
+        bias: Tensor = self.attention_biases[None, :, rows * self.window + cols]
+        return bias
 
 
 class Mlp(nn.Module):
@@ -127,7 +128,8 @@ class TinyViTBlock(nn.Module):
         last = x.permute(0, 2, 3, 1)
         x = (last + self._attend(last)).permute(0, 3, 1, 2)
         last = self.local_conv(x).permute(0, 2, 3, 1)
-        return (last + self.mlp(last)).permute(0, 3, 1, 2)
+        out: Tensor = (last + self.mlp(last)).permute(0, 3, 1, 2)
+        return out
 
     def _attend(self, x: Tensor) -> Tensor:
         windows = split_windows(x, self.window)
