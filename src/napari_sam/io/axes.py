@@ -1,0 +1,109 @@
+"""Which dimension of an array means what.
+
+Axes are a string with one letter a dimension, in the array's own order: T time, C channel, Z, Y, X space,
+S the samples of a colour pixel (a second kind of channel, as TIFF has it). Inside this room ``_`` stands
+for a dimension of length 1 that means nothing to us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from napari_sam.errors import AxesError
+
+SPATIAL = "ZYX"
+CHANNELS = "CS"
+LETTERS = "TCZYXS"
+DROPPED = "_"
+
+
+def parse_axes(axes: str | Sequence[str], shape: Sequence[int]) -> str:
+    """Check axes given by a person or a file against an array's shape.
+
+    Parameters
+    ----------
+    axes : str or sequence of str
+        One letter a dimension, such as "TCZYX", in any order and case.
+    shape : sequence of int
+        Shape of the array.
+
+    Returns
+    -------
+    str
+        The axes in capitals.
+
+    Raises
+    ------
+    AxesError
+        For a wrong count, unknown or repeated letters, or without Y and X.
+    """
+    letters = "".join(axes).upper()
+    if len(letters) != len(shape):
+        raise AxesError(
+            f"axes {letters!r} name {len(letters)} dimensions, but the array has {len(shape)} "
+            f"(shape {tuple(shape)}); give one letter of {LETTERS} for each dimension"
+        )
+    named = letters.replace(DROPPED, "")
+    unknown = sorted(set(named) - set(LETTERS))
+    if unknown or len(set(named)) != len(named):
+        raise AxesError(
+            f"axes {letters!r} must use each of the letters {LETTERS} at most once; "
+            f"give the meaning of each dimension of shape {tuple(shape)}, such as 'TCZYX'"
+        )
+    if "Y" not in named or "X" not in named:
+        raise AxesError(f"axes {letters!r} must contain both Y and X")
+    return letters
+
+
+def guess_axes(shape: Sequence[int], dtype: Any) -> str:
+    """Axes of an array about which nothing is known, where only one reading is plausible.
+
+    Raises
+    ------
+    AxesError
+        For anything but two and three dimensions.
+    """
+    if len(shape) == 2:
+        return "YX"
+    if len(shape) == 3:
+        return "YXC" if shape[-1] in (3, 4) and np.dtype(dtype) == np.uint8 else "ZYX"
+    raise AxesError(
+        f"cannot tell what the {len(shape)} dimensions of shape {tuple(shape)} mean; "
+        "pass axes, one letter a dimension, such as axes='TCZYX' or axes='CZYX'"
+    )
+
+
+def settle_axes(letters: str, shape: Sequence[int]) -> str:
+    """Make sense of axes that a file names in letters beyond ours.
+
+    Unknown dimensions of length 1 are dropped. One that is longer is taken as Z where there is no Z: a
+    file that only counts its images holds a series of planes.
+
+    Raises
+    ------
+    AxesError
+        When more than one dimension stays unknown.
+    """
+    settled = [
+        a if a in LETTERS else (DROPPED if n == 1 else "?") for a, n in zip(letters, shape, strict=True)
+    ]
+    if settled.count("?") == 1 and "Z" not in settled:
+        settled[settled.index("?")] = "Z"
+    if "?" in settled:
+        raise AxesError(
+            f"the file names its dimensions {letters!r} (shape {tuple(shape)}), which cannot be told apart; "
+            "pass axes, one letter a dimension, such as axes='TCZYX'"
+        )
+    return parse_axes("".join(settled), shape)
+
+
+def size_of(letters: str, axes: str, shape: Sequence[int]) -> int:
+    """Product of the lengths of the dimensions named in `letters`; absent ones count 1."""
+    size = 1
+    for letter, length in zip(axes, shape, strict=True):
+        if letter in letters:
+            size *= int(length)
+    return size

@@ -1,0 +1,241 @@
+"""Zarr arrays and OME-Zarr images, versions 0.1 to 0.5, on disk, in a zip file or already opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, WrapperStore, ZipStore
+
+from napari_sam.errors import VolumeError
+from napari_sam.io.axes import LETTERS, SPATIAL
+from napari_sam.io.readers.pixels import Pixels, Triple
+from napari_sam.io.units import parse_unit, unit_ratio
+
+_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
+
+
+class WatchingStore(WrapperStore[Any]):  # type: ignore[misc]  # zarr is not followed by mypy
+    """A store that remembers which chunks were asked for and not found.
+
+    Zarr reads an absent chunk as the fill value. That is right for sparse arrays and wrong for half-copied
+    ones, and only the person who made the file knows which it is, so the absence is at least noticed.
+    """
+
+    def __init__(self, store: Any, absent: dict[str, None] | None = None) -> None:
+        super().__init__(store)
+        self._absent: dict[str, None] = {} if absent is None else absent
+
+    def _with_store(self, store: Any) -> WatchingStore:
+        return type(self)(store, self._absent)
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """Value of a key, None when absent."""
+        value = await self._store.get(key, prototype, byte_range)
+        if value is None and not key.endswith(_METADATA):
+            self._absent[key] = None
+        return value
+
+    def take_absent(self) -> list[str]:
+        """Names of the chunks that were found absent since the last call."""
+        names = list(self._absent)
+        for name in names:
+            self._absent.pop(name, None)
+        return names
+
+
+def is_zarr(path: Path) -> bool:
+    """Whether `path` is a folder with zarr metadata, or a zip file named like one."""
+    if path.is_dir():
+        return any((path / name).is_file() for name in _METADATA)
+    return path.is_file() and path.name.lower().endswith((".zarr.zip", ".ozx", ".zip"))
+
+
+def read_zarr_path(path: Path) -> Pixels:
+    """Open a zarr array or OME-Zarr image at a path.
+
+    Raises
+    ------
+    VolumeError
+        If there is no zarr there, or a group that holds no single image.
+    """
+    if not path.is_dir():
+        return read_zarr(zarr.open(ZipStore(path, mode="r"), mode="r"), str(path))
+    if not is_zarr(path):
+        raise VolumeError(
+            f"{path} is a folder without zarr metadata; pass the folder that holds zarr.json or .zgroup"
+        )
+    try:
+        node = zarr.open(LocalStore(path, read_only=True), mode="r")
+    except (OSError, ValueError, KeyError) as error:
+        raise VolumeError(f"cannot open the zarr {path}: {error}") from error
+    return read_zarr(node, str(path))
+
+
+def read_zarr(node: zarr.Array | zarr.Group, source: str | None = None) -> Pixels:
+    """Turn an opened zarr array or group into `Pixels`."""
+    node = watched(node)
+    source = source or local_path(node)
+    if isinstance(node, zarr.Array):
+        return _pixels([node], source, axes=_named_axes(node))
+    attributes = ome_attributes(node)
+    if "multiscales" in attributes:
+        return _read_multiscale(node, attributes["multiscales"][0], source)
+    if "bioformats2raw.layout" in attributes and "0" in node:
+        return read_zarr(node["0"], source)
+    return _read_single(node, attributes, source)
+
+
+def watched(node: Any) -> Any:
+    """The same node, read only, over a store that notices absent chunks."""
+    if isinstance(node.store, WatchingStore):
+        return node
+    store = WatchingStore(node.store if node.store.read_only else node.store.with_read_only(True))
+    kind = zarr.Array if isinstance(node, zarr.Array) else zarr.Group
+    opener = zarr.open_array if kind is zarr.Array else zarr.open_group
+    return opener(store, path=node.path, mode="r", zarr_format=node.metadata.zarr_format)
+
+
+def ome_attributes(group: zarr.Group) -> dict[str, Any]:
+    """OME metadata of a group, wherever its version keeps them."""
+    attributes: dict[str, Any] = group.attrs.asdict()
+    nested = attributes.get("ome")
+    return {**attributes, **nested} if isinstance(nested, Mapping) else attributes
+
+
+def local_path(node: Any) -> str | None:
+    """Path on this machine that `node` can be reopened from, None for one in memory or far away."""
+    store = node.store
+    while isinstance(store, WrapperStore):
+        store = store._store
+    if isinstance(store, LocalStore):
+        return str(Path(store.root) / node.path)
+    return None
+
+
+def _read_single(group: zarr.Group, attributes: Mapping[str, Any], source: str | None) -> Pixels:
+    if "plate" in attributes or "well" in attributes:
+        raise VolumeError(f"{source} is a plate of many images; pass the path of one, such as {source}/A/1/0")
+    names = sorted(group.array_keys())
+    if len(names) == 1:
+        return _pixels([group[names[0]]], source, axes=_named_axes(group[names[0]]))
+    found = f"it holds the arrays {names}" if names else "it holds no array"
+    inner = sorted(group.group_keys())
+    groups = f" and the groups {inner}" if inner else ""
+    raise VolumeError(
+        f"{source or 'this zarr group'} is not an OME-Zarr image: {found}{groups}; pass one of them"
+    )
+
+
+def _named_axes(array: zarr.Array) -> str | None:
+    """Axes from the names that zarr v3 or xarray keep with an array, if all of them are ours."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.asdict().get("_ARRAY_DIMENSIONS")
+    if not names or not all(isinstance(n, str) and len(n) == 1 and n.upper() in LETTERS for n in names):
+        return None
+    return "".join(names).upper()
+
+
+def _pixels(levels: Sequence[zarr.Array], source: str | None, **known: Any) -> Pixels:
+    store = levels[0].store
+    return Pixels(
+        tuple(levels),
+        source=source,
+        missing=store.take_absent,
+        has_data=lambda: any(has_chunks(level) for level in levels),
+        close=store.close,
+        **known,
+    )
+
+
+def has_chunks(array: zarr.Array) -> bool:
+    """Whether at least one chunk of `array` is stored; stops looking at the first."""
+
+    async def look() -> bool:
+        async for key in array.store.list_prefix(array.path):
+            if not key.endswith(_METADATA):
+                return True
+        return False
+
+    return bool(sync(look()))
+
+
+def _read_multiscale(group: zarr.Group, multiscale: Mapping[str, Any], source: str | None) -> Pixels:
+    datasets = multiscale.get("datasets") or []
+    try:
+        levels = [group[str(dataset["path"])] for dataset in datasets]
+    except KeyError as error:
+        raise VolumeError(
+            f"{source} lists a level {error} that is not there; the copy may be incomplete"
+        ) from error
+    if not levels:
+        raise VolumeError(f"{source} is an OME-Zarr image that lists no level; the copy may be incomplete")
+    axes, units = _ome_axes(multiscale.get("axes"), levels[0].ndim)
+    outer = multiscale.get("coordinateTransformations")
+    transforms = [_compose(len(axes), d.get("coordinateTransformations"), outer) for d in datasets]
+    known = outer or any(d.get("coordinateTransformations") for d in datasets)
+    return _pixels(levels, source, axes=axes, **(_geometry(axes, units, transforms) if known else {}))
+
+
+def _ome_axes(axes: Any, ndim: int) -> tuple[str, list[str]]:
+    """Letters and units of the axes of a multiscale image of any version."""
+    if not axes:
+        return "TCZYX"[-ndim:], [""] * ndim
+    entries = [entry if isinstance(entry, Mapping) else {"name": entry} for entry in axes]
+    letters = [_axis_letter(entry) for entry in entries]
+    space = [i for i, letter in enumerate(letters) if letter in SPATIAL or letter == "?"]
+    if "?" in letters:
+        for index, letter in zip(reversed(space), reversed(SPATIAL), strict=False):
+            letters[index] = letter
+    return "".join(letters), [str(entry.get("unit") or "") for entry in entries]
+
+
+def _axis_letter(entry: Mapping[str, Any]) -> str:
+    name = str(entry.get("name", "")).upper()
+    by_type = {"time": "T", "channel": "C"}.get(str(entry.get("type", "")))
+    return by_type or (name if name in LETTERS and len(name) == 1 else "?")
+
+
+def _compose(ndim: int, inner: Any, outer: Any) -> tuple[list[float], list[float]]:
+    """Scale and translation of a level: its own transformations, then those of the whole image."""
+    scale, shift = [1.0] * ndim, [0.0] * ndim
+    for step in [*(inner or []), *(outer or [])]:
+        values = step.get(step.get("type"))
+        if not isinstance(values, list):
+            continue
+        if step["type"] == "scale":
+            scale = [a * b for a, b in zip(scale, values, strict=True)]
+            shift = [a * b for a, b in zip(shift, values, strict=True)]
+        elif step["type"] == "translation":
+            shift = [a + b for a, b in zip(shift, values, strict=True)]
+    return scale, shift
+
+
+def _geometry(
+    axes: str, units: list[str], transforms: list[tuple[list[float], list[float]]]
+) -> dict[str, Any]:
+    """Keyword arguments of `Pixels` that say where the voxels are."""
+    names = {letter: parse_unit(unit) for letter, unit in zip(axes, units, strict=True)}
+    unit = next((names[a] for a in "XYZ" if names.get(a)), "")
+
+    def triple(values: Sequence[float], absent: float) -> Triple:
+        by_axis = dict(zip(axes, values, strict=True))
+        z, y, x = (
+            float(by_axis[a]) * unit_ratio(names[a], unit) if a in by_axis else absent for a in SPATIAL
+        )
+        return z, y, x
+
+    spacings = [triple(scale, 1.0) for scale, _ in transforms]
+    z0, y0, x0 = spacings[0]
+    usable = min(z0, y0, x0) > 0
+    time = axes.find("T")
+    return {
+        "spacing_zyx": spacings[0],
+        "translate_zyx": triple(transforms[0][1], 0.0),
+        "unit": unit,
+        "time_step": transforms[0][0][time] if time >= 0 else 1.0,
+        "time_unit": units[time] if time >= 0 else "",
+        "factors": tuple((z / z0, y / y0, x / x0) for z, y, x in spacings) if usable else None,
+    }

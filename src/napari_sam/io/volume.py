@@ -1,0 +1,453 @@
+"""`Volume`: any image, read lazily, one plane at a time.
+
+A volume is seen as ``(T, Z, Y, X, C)`` whatever the order of its own axes is, and absent axes have
+length 1. Opening reads metadata; `read_plane` reads the chunks that the plane crosses and no others.
+
+>>> import numpy as np
+>>> from napari_sam.core.planes import PlaneRef
+>>> volume = open_volume(np.zeros((2, 30, 40, 50), "uint16"), axes="CZYX")
+>>> volume.shape_zyx(), volume.n_channels
+((30, 40, 50), 2)
+>>> volume.read_plane(PlaneRef(axis=1, index=7)).shape
+(30, 50, 2)
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+
+from napari_sam.core.arrays import Array
+from napari_sam.core.planes import PlaneRef, Shape2D
+from napari_sam.errors import InputWarning, VolumeError
+from napari_sam.io.axes import CHANNELS, DROPPED, SPATIAL, guess_axes, parse_axes, size_of
+from napari_sam.io.readers.ome_zarr import read_zarr, read_zarr_path
+from napari_sam.io.readers.pixels import Pixels, Triple
+from napari_sam.io.readers.tiff import SUFFIXES, read_tiff
+from napari_sam.io.units import parse_unit
+
+MissingChunks = Literal["warn", "error", "fill"]
+
+_READ_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, EOFError, zlib.error)
+"""What codecs and file readers raise on damaged data."""
+
+
+class Volume:
+    """A lazy image. Made by `open_volume`; immutable; safe to read from several threads.
+
+    A volume that was opened from a path can be pickled: the path is sent, and opened again. One in memory
+    cannot, because its pixels would have to be sent.
+    """
+
+    def __init__(self, pixels: Pixels, axes: str, *, missing_chunks: MissingChunks = "warn") -> None:
+        self._pixels = pixels
+        self._axes = axes
+        self._missing_chunks = missing_chunks
+        self._warned = False
+        self._recipe: tuple[str, dict[str, Any]] | None = None
+        self._time: tuple[int, ...] | None = None
+        self._channels: tuple[int, ...] | None = None
+        self._parent: Volume | None = None
+        _check_levels(pixels, axes)
+        self._finalizer = weakref.finalize(self, pixels.close)
+
+    # What is known about it
+
+    @property
+    def source(self) -> str | None:
+        """Path it can be reopened from in another process, None for an array in memory."""
+        return self._pixels.source
+
+    @property
+    def axes(self) -> str:
+        """The source's own axes, one letter a dimension; ``_`` for one of length 1 that means nothing."""
+        return self._axes
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the pixels, in this machine's byte order."""
+        own: np.dtype[Any] = np.dtype(self._pixels.levels[0].dtype)
+        return own.newbyteorder("=")
+
+    @property
+    def n_levels(self) -> int:
+        """Number of multiscale levels."""
+        return len(self._pixels.levels)
+
+    @property
+    def n_time(self) -> int:
+        """Number of time points."""
+        return len(self._time) if self._time is not None else self._size("T")
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels of a plane."""
+        return len(self._channels) if self._channels is not None else self._size(CHANNELS)
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether the channels are red, green, blue (and alpha) of an 8 bit colour image."""
+        if self.dtype != np.uint8 or self.n_channels not in (3, 4):
+            return False
+        if self._channels is not None and self._channels != tuple(range(self.n_channels)):
+            return False
+        return self._axes[-1] in CHANNELS if self._pixels.rgb is None else self._pixels.rgb
+
+    @property
+    def spacing_zyx(self) -> Triple:
+        """Physical size of a level-0 voxel, in `unit`; 1.0 where unknown."""
+        return self._pixels.spacing_zyx or (1.0, 1.0, 1.0)
+
+    @property
+    def translate_zyx(self) -> Triple:
+        """Physical position of the centre of the first voxel, in `unit`."""
+        return self._pixels.translate_zyx or (0.0, 0.0, 0.0)
+
+    @property
+    def unit(self) -> str:
+        """UDUNITS-2 name such as "micrometer", or "" when unknown."""
+        return self._pixels.unit
+
+    @property
+    def time_step(self) -> float:
+        """Interval between time points, in `time_unit`; 1.0 where unknown."""
+        return self._pixels.time_step
+
+    @property
+    def time_unit(self) -> str:
+        """UDUNITS-2 name such as "second", or "" when unknown."""
+        return self._pixels.time_unit
+
+    def shape_zyx(self, level: int = 0) -> tuple[int, int, int]:
+        """Voxels along Z, Y, X at a level."""
+        z, y, x = (self._size(letter, level) for letter in SPATIAL)
+        return z, y, x
+
+    def level_factors(self, level: int) -> Triple:
+        """How many level-0 voxels one voxel of `level` spans along Z, Y, X."""
+        self._check_level(level)
+        if self._pixels.factors is not None:
+            return self._pixels.factors[level]
+        fine, coarse = self.shape_zyx(0), self.shape_zyx(level)
+        return fine[0] / coarse[0], fine[1] / coarse[1], fine[2] / coarse[2]
+
+    def plane_shape(self, axis: int, level: int = 0) -> Shape2D:
+        """Height and width of the planes along `axis`."""
+        height, width = (n for i, n in enumerate(self.shape_zyx(level)) if i != axis)
+        return height, width
+
+    # Reading
+
+    def read_plane(self, plane: PlaneRef) -> Array:
+        """Read one plane.
+
+        Returns
+        -------
+        (H, W) or (H, W, C) array
+            In the source's type; with a last axis where there is more than one channel.
+
+        Raises
+        ------
+        VolumeError
+            If the plane is not in the volume, or its data are damaged.
+        """
+        self._check_plane(plane)
+        try:
+            image = self._read(plane)
+        except _READ_ERRORS as error:
+            raise VolumeError(
+                f"cannot read {plane} of {self._name}: {error}; the data may be damaged"
+            ) from error
+        self._report_missing(plane)
+        return image
+
+    def _read(self, plane: PlaneRef) -> Array:
+        time = plane.time if self._time is None else self._time[plane.time]
+        letter = SPATIAL[plane.axis]
+        wanted: dict[str, int | slice] = {"T": time, letter: plane.index, DROPPED: 0}
+        rows_cols = SPATIAL.replace(letter, "")
+        block = read_section(self._pixels.levels[plane.level], self._axes, wanted, rows_cols + CHANNELS)
+        height, width = self.plane_shape(plane.axis, plane.level)
+        image = block.reshape(height, width, -1)
+        if self._channels is not None:
+            image = image[..., list(self._channels)]
+        return image[..., 0] if image.shape[-1] == 1 else image
+
+    def _report_missing(self, plane: PlaneRef) -> None:
+        absent = self._pixels.missing()
+        if not absent or self._missing_chunks == "fill":
+            return
+        if not self._pixels.has_data():
+            raise VolumeError(
+                f"{self._name} has metadata but no data: not one chunk is stored; copy it again"
+            )
+        message = (
+            f"{len(absent)} chunk(s) of {plane} are not stored in {self._name} (the first is {absent[0]!r})"
+        )
+        if self._missing_chunks == "error":
+            raise VolumeError(
+                f"{message}; copy the file again, or pass missing_chunks='fill' if it is sparse"
+            )
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{message} and read as the fill value; if the file is not sparse on purpose, copy it again",
+                InputWarning,
+                stacklevel=3,
+            )
+
+    # Making others of it
+
+    def subset(
+        self, *, time: int | Sequence[int] | None = None, channels: int | Sequence[int] | None = None
+    ) -> Volume:
+        """The same volume with some of its time points or channels, in the order given.
+
+        Raises
+        ------
+        VolumeError
+            If one of them does not exist, or none is left.
+        """
+        other = Volume(replace(self._pixels, close=_nothing), self._axes, missing_chunks=self._missing_chunks)
+        other._recipe, other._parent = self._recipe, self
+        other._time = _chosen("time point", time, self.n_time, self._time)
+        other._channels = _chosen("channel", channels, self.n_channels, self._channels)
+        return other
+
+    def close(self) -> None:
+        """Close the file, where there is one. Reading afterwards fails."""
+        self._finalizer()
+
+    def __enter__(self) -> Volume:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._recipe is None:
+            raise VolumeError(
+                "a volume in memory is not sent to other processes; save it as OME-Zarr and open it from its path"
+            )
+        return _reopen, (*self._recipe, self._time, self._channels)
+
+    def __repr__(self) -> str:
+        z, y, x = self.shape_zyx()
+        return (
+            f"<Volume {self._name}: T{self.n_time} Z{z} Y{y} X{x} C{self.n_channels} {self.dtype}, "
+            f"{self.n_levels} level(s)>"
+        )
+
+    @property
+    def _name(self) -> str:
+        return self.source or "an array in memory"
+
+    def _size(self, letters: str, level: int = 0) -> int:
+        self._check_level(level)
+        return size_of(letters, self._axes, self._pixels.levels[level].shape)
+
+    def _check_level(self, level: int) -> None:
+        if not 0 <= level < self.n_levels:
+            raise VolumeError(f"level {level} is not there; {self._name} has levels 0 to {self.n_levels - 1}")
+
+    def _check_plane(self, plane: PlaneRef) -> None:
+        length = self.shape_zyx(plane.level)[plane.axis]
+        if plane.index >= length:
+            raise VolumeError(
+                f"plane {plane.index} along {SPATIAL[plane.axis]} is not there; "
+                f"at level {plane.level} of {self._name} they count from 0 to {length - 1}"
+            )
+        if plane.time >= self.n_time:
+            raise VolumeError(
+                f"time point {plane.time} is not there; {self._name} has 0 to {self.n_time - 1}"
+            )
+
+
+def open_volume(
+    source: Any,
+    axes: str | Sequence[str] | None = None,
+    *,
+    spacing: Sequence[float] | None = None,
+    translate: Sequence[float] | None = None,
+    unit: str | None = None,
+    rgb: bool | None = None,
+    missing_chunks: MissingChunks = "warn",
+) -> Volume:
+    """Open an image lazily.
+
+    Parameters
+    ----------
+    source : path, array, sequence of arrays, zarr.Array or zarr.Group
+        A path of a zarr, OME-Zarr (0.1 to 0.5) or TIFF; a numpy, dask or zarr array; or a list of such
+        arrays, full resolution first, as napari keeps multiscale layers.
+    axes : str, optional
+        One letter a dimension: T time, C channel, Z, Y, X, S colour samples, in any order and case.
+        Wins over what the file says. Needed for four and more dimensions of a source that does not say.
+    spacing, translate : (float, float, float), optional
+        Voxel size and centre of the first voxel along Z, Y, X. Win over what the file says.
+    unit : str, optional
+        Of both. Wins over what the file says.
+    rgb : bool, optional
+        Whether channels are colours. By default so if there are 3 or 4 of uint8 on the last axis.
+    missing_chunks : {"warn", "error", "fill"}
+        What to do about chunks of a zarr that are not stored: read as the fill value with an InputWarning
+        once a volume, raise VolumeError, or read as the fill value.
+
+    Returns
+    -------
+    Volume
+
+    Raises
+    ------
+    AxesError
+        If axes are needed, or do not fit the array.
+    VolumeError
+        If there is nothing at the path, it cannot be read, or holds no numbers.
+    """
+    pixels = _read_source(source)
+    given: dict[str, Any] = {"unit": parse_unit(unit)} if unit is not None else {}
+    for name, value in (("spacing_zyx", spacing), ("translate_zyx", translate)):
+        if value is not None:
+            given[name] = _triple(name, value)
+    if rgb is not None:
+        given["rgb"] = rgb
+    try:
+        pixels = replace(pixels, **given)
+        volume = Volume(pixels, _settle(pixels, axes), missing_chunks=missing_chunks)
+    except VolumeError:
+        pixels.close()
+        raise
+    if pixels.source is not None:
+        options = {"axes": axes, "spacing": spacing, "translate": translate, "unit": unit, "rgb": rgb}
+        volume._recipe = (pixels.source, {**options, "missing_chunks": missing_chunks})
+    return volume
+
+
+def read_section(array: Any, axes: str, wanted: Mapping[str, int | slice], order: str) -> Array:
+    """Read part of an array and bring its axes into an order.
+
+    Parameters
+    ----------
+    array : array_like
+        Anything with basic slicing; a dask array is computed.
+    axes : str
+        Its axes.
+    wanted : mapping of str to int or slice
+        What to take of each axis; all of one that is not named. Axes taken by an int disappear.
+    order : str
+        Order of the remaining axes; those that the array lacks are left out.
+
+    Returns
+    -------
+    numpy.ndarray
+        In this machine's byte order.
+    """
+    index = tuple(wanted.get(letter, slice(None)) for letter in axes)
+    block = np.asarray(array[index])
+    left = [letter for letter, part in zip(axes, index, strict=True) if isinstance(part, slice)]
+    block = block.transpose([left.index(letter) for letter in order if letter in left])
+    return block.astype(block.dtype.newbyteorder("="), copy=False)
+
+
+def _read_source(source: Any) -> Pixels:
+    if isinstance(source, (str, Path)):
+        return _read_path(Path(source).expanduser())
+    if isinstance(source, (zarr.Array, zarr.Group)):
+        return read_zarr(source)
+    if isinstance(source, (list, tuple)) or _is_multiscale(source):
+        return _read_levels(list(source))
+    if hasattr(source, "shape") and hasattr(source, "dtype"):
+        return Pixels((source,))
+    raise VolumeError(f"cannot open {type(source).__name__} as a volume; pass a path or an array")
+
+
+def _is_multiscale(source: Any) -> bool:
+    """Whether `source` is napari's own sequence of levels, which also has a shape."""
+    return type(source).__name__ == "MultiScaleData"
+
+
+def _read_path(path: Path) -> Pixels:
+    name = path.name.lower()
+    if not path.exists():
+        raise VolumeError(f"there is no file or folder {path}; check the path")
+    if path.is_dir() or name.endswith((".zip", ".ozx")):
+        return read_zarr_path(path.absolute())
+    if name.endswith(SUFFIXES):
+        return read_tiff(path.absolute())
+    raise VolumeError(f"{path} is neither a zarr nor a TIFF; convert it to OME-Zarr or OME-TIFF first")
+
+
+def _read_levels(levels: list[Any]) -> Pixels:
+    if not levels or not all(hasattr(level, "shape") and hasattr(level, "dtype") for level in levels):
+        raise VolumeError("a list is opened as the levels of one multiscale image; all items must be arrays")
+    return Pixels(tuple(levels))
+
+
+def _settle(pixels: Pixels, axes: str | Sequence[str] | None) -> str:
+    first = pixels.levels[0]
+    if axes is not None:
+        return parse_axes(axes, first.shape)
+    return parse_axes(pixels.axes, first.shape) if pixels.axes else guess_axes(first.shape, first.dtype)
+
+
+def _check_levels(pixels: Pixels, axes: str) -> None:
+    name = pixels.source or "the array"
+    for level, array in enumerate(pixels.levels):
+        if np.dtype(array.dtype).kind not in "buif":
+            raise VolumeError(f"{name} holds {array.dtype}; images are boolean, integer or real numbers")
+        if 0 in array.shape:
+            raise VolumeError(f"{name} is empty: level {level} has shape {tuple(array.shape)}")
+        if len(array.shape) != len(axes):
+            raise VolumeError(f"level {level} of {name} has {len(array.shape)} dimensions, axes are {axes!r}")
+        for letter in "TCS":
+            sizes = [size_of(letter, axes, a.shape) for a in (array, pixels.levels[0])]
+            if sizes[0] != sizes[1]:
+                raise VolumeError(
+                    f"level {level} of {name} has {sizes[0]} along {letter}, level 0 has {sizes[1]}"
+                )
+
+
+def _triple(name: str, values: Sequence[float]) -> Triple:
+    numbers = [float(v) for v in values]
+    good = len(numbers) == 3 and np.isfinite(numbers).all()
+    if not good or (name == "spacing_zyx" and min(numbers) <= 0):
+        raise VolumeError(
+            f"{name} must be three finite numbers for Z, Y, X (sizes above 0), got {list(values)}"
+        )
+    z, y, x = numbers
+    return z, y, x
+
+
+def _chosen(
+    what: str, wanted: int | Sequence[int] | None, count: int, before: tuple[int, ...] | None
+) -> tuple[int, ...] | None:
+    """Indices into the source for a choice made among those that were chosen before."""
+    if wanted is None:
+        return before
+    indices = [int(i) for i in (wanted if isinstance(wanted, Sequence) else [wanted])]
+    bad = [i for i in indices if not 0 <= i < count]
+    if bad or not indices:
+        raise VolumeError(f"{what} {bad or 'none'} cannot be chosen; there are 0 to {count - 1}")
+    return tuple(indices if before is None else (before[i] for i in indices))
+
+
+def _reopen(
+    source: str, options: dict[str, Any], time: Sequence[int] | None, channels: Sequence[int] | None
+) -> Volume:
+    volume = open_volume(source, **options)
+    return volume if time is None and channels is None else volume.subset(time=time, channels=channels)
+
+
+def _nothing() -> None:
+    """Leave the file to the volume that opened it."""
