@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,11 @@ FloatArray = NDArray[np.floating[Any]]
 
 
 def frozen_array(array: Any, dtype: Any = None) -> Array:
-    """Return `array` as a read-only array, copied only if somebody else could still write to it.
+    """Return `array` as a read-only array that owns its data, copied unless it is one already.
+
+    Nobody can write to the result through the array it was made from, nor through that array's base; nor
+    does it keep a large array alive of which it is a part. (A view that was taken of a writable array
+    before its owner made it read-only cannot be detected.)
 
     Parameters
     ----------
@@ -28,7 +33,22 @@ def frozen_array(array: Any, dtype: Any = None) -> Array:
         Read-only.
     """
     result = np.asarray(array, dtype=dtype)
-    if result.flags.writeable:
-        result = result.copy() if result is array or result.base is not None else result
+    if result.flags.writeable or not result.flags.owndata:
+        converted = result is not array and isinstance(array, (np.ndarray, list, tuple))
+        if not (converted and result.flags.owndata):
+            result = result.copy()
         result.flags.writeable = False
     return result
+
+
+class ArrayValue:
+    """Base of frozen dataclasses that hold arrays: a copy from a pickle is read-only, too.
+
+    numpy forgets that an array is read-only when it is pickled, so these values are rebuilt by their
+    constructor.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from operator import index
 
 import numpy as np
 
@@ -45,6 +46,12 @@ class EmbeddingKey:
     tile_yxyx: BoxYXYX
     pixels: str
     preprocessing: int
+
+    def __post_init__(self) -> None:
+        for name in ("axis", "level", "preprocessing"):
+            object.__setattr__(self, name, index(getattr(self, name)))
+        y0, x0, y1, x1 = map(index, self.tile_yxyx)
+        object.__setattr__(self, "tile_yxyx", (y0, x0, y1, x1))
 
     @property
     def hex(self) -> str:

@@ -9,11 +9,12 @@ columns X, along axis 1 rows Z and columns X, along axis 2 rows Z and columns Y.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
 
-from napari_sam.core.arrays import BoolArray, frozen_array
+from napari_sam.core.arrays import ArrayValue, BoolArray, frozen_array
 
 Shape2D = tuple[int, int]
 BoxYXYX = tuple[int, int, int, int]
@@ -41,6 +42,8 @@ class PlaneRef:
     time: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("axis", "index", "level", "time"):
+            object.__setattr__(self, name, index(getattr(self, name)))
         if self.axis not in (0, 1, 2):
             raise ValueError(f"plane axis must be 0 (Z), 1 (Y) or 2 (X), got {self.axis!r}")
         if min(self.index, self.level, self.time) < 0:
@@ -52,7 +55,7 @@ class PlaneRef:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Region:
+class Region(ArrayValue):
     """A mask kept as the box that bounds it.
 
     Parameters
@@ -71,7 +74,12 @@ class Region:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "crop", frozen_array(self.crop, bool))
-        y0, x0, y1, x1 = self.box_yxyx
+        height, width = map(index, self.plane_shape)
+        y0, x0, y1, x1 = map(index, self.box_yxyx)
+        object.__setattr__(self, "plane_shape", (height, width))
+        object.__setattr__(self, "box_yxyx", (y0, x0, y1, x1))
+        if not (0 <= y0 <= y1 <= height and 0 <= x0 <= x1 <= width):
+            raise ValueError(f"box {self.box_yxyx} does not lie in a plane of {height} x {width} pixels")
         if self.crop.shape != (y1 - y0, x1 - x0):
             raise ValueError(f"crop of shape {self.crop.shape} does not fill the box {self.box_yxyx}")
 
@@ -106,6 +114,8 @@ class Region:
 
     def iou(self, other: Region) -> float:
         """Intersection over union with a region of the same plane; 1.0 when both are empty."""
+        if self.plane_shape != other.plane_shape:
+            raise ValueError(f"regions of different planes: {self.plane_shape} and {other.plane_shape}")
         y0, x0 = np.maximum(self.box_yxyx[:2], other.box_yxyx[:2])
         y1, x1 = np.minimum(self.box_yxyx[2:], other.box_yxyx[2:])
         shared = 0

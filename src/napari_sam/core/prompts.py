@@ -12,13 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from napari_sam.core.arrays import Array, BoolArray, FloatArray, frozen_array
+from napari_sam.core.arrays import Array, ArrayValue, BoolArray, FloatArray, frozen_array
 from napari_sam.core.planes import Shape2D
 from napari_sam.errors import PromptError
 
 
+def _numbers(value: Any, name: str) -> FloatArray:
+    try:
+        return np.asarray(value, np.float64)
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"{name} must be numbers in equal rows; got {value!r}") from error
+
+
 def _points(points_yx: Any) -> FloatArray:
-    points = np.asarray(points_yx, np.float64)
+    points = _numbers(points_yx, "points_yx")
     if points.size == 0:
         points = points.reshape(0, 2)
     if points.ndim != 2 or points.shape[1] != 2:
@@ -29,7 +36,7 @@ def _points(points_yx: Any) -> FloatArray:
 
 
 def _box(box_yxyx: Any) -> FloatArray:
-    box = np.asarray(box_yxyx, np.float64)
+    box = _numbers(box_yxyx, "box_yxyx")
     if box.shape != (4,) or not np.isfinite(box).all():
         raise PromptError(f"box_yxyx must be four finite numbers (y0, x0, y1, x1); got {box.tolist()}")
     if box[2] <= box[0] or box[3] <= box[1]:
@@ -39,8 +46,42 @@ def _box(box_yxyx: Any) -> FloatArray:
     return frozen_array(box)
 
 
+def _polarity(positive: Any, n_points: int) -> BoolArray:
+    given = np.ones(n_points, bool) if positive is None else np.asarray(positive)
+    if given.shape != (n_points,):
+        raise PromptError(
+            f"positive has shape {given.shape}, but there are {n_points} points; give one a point"
+        )
+    if not np.isin(given, (0, 1)).all():
+        raise PromptError(f"positive must be True or False for each point; got {given.tolist()}")
+    return frozen_array(given, bool)
+
+
+def _mask(mask: Any) -> BoolArray:
+    array = np.asarray(mask)
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        raise PromptError(
+            f"mask must be an (H, W) array of bool; got shape {array.shape}, dtype {array.dtype}"
+        )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise PromptError("mask holds NaN or infinity; give True inside the object and False outside")
+    if not array.any():
+        raise PromptError("mask holds no pixel of the object; leave it out or mark at least one pixel")
+    return frozen_array(mask, bool)
+
+
+def _logits(low_res_logits: Any) -> FloatArray:
+    logits = frozen_array(low_res_logits, np.float32)
+    if logits.ndim not in (2, 3) or not logits.size or not np.isfinite(logits).all():
+        raise PromptError(
+            f"low_res_logits must be finite, (h, w) or (T, h, w); got shape {logits.shape}; "
+            "pass on what a prediction gave as low_res_logits"
+        )
+    return logits
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class PromptSet:
+class PromptSet(ArrayValue):
     """All prompts for one object in one plane.
 
     Parameters
@@ -61,7 +102,7 @@ class PromptSet:
     Raises
     ------
     PromptError
-        Shapes do not fit, a number is not finite, or nothing was given at all.
+        Shapes do not fit, a number is not finite, a mask is empty, or nothing was given at all.
     """
 
     points_yx: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
@@ -72,19 +113,14 @@ class PromptSet:
 
     def __post_init__(self) -> None:
         points = _points(self.points_yx)
-        given = np.ones(len(points), bool) if self.positive is None else np.asarray(self.positive)
-        if given.shape != (len(points),):
-            raise PromptError(
-                f"positive has shape {given.shape}, but there are {len(points)} points; give one a point"
-            )
         object.__setattr__(self, "points_yx", points)
-        object.__setattr__(self, "positive", frozen_array(given, bool))
+        object.__setattr__(self, "positive", _polarity(self.positive, len(points)))
         if self.box_yxyx is not None:
             object.__setattr__(self, "box_yxyx", _box(self.box_yxyx))
         if self.mask is not None:
-            object.__setattr__(self, "mask", frozen_array(self.mask, bool))
+            object.__setattr__(self, "mask", _mask(self.mask))
         if self.low_res_logits is not None:
-            object.__setattr__(self, "low_res_logits", frozen_array(self.low_res_logits, np.float32))
+            object.__setattr__(self, "low_res_logits", _logits(self.low_res_logits))
         if self.is_empty:
             raise PromptError("no prompt was given; add at least one point, a box or a mask")
 

@@ -7,12 +7,13 @@ from enum import StrEnum
 
 import numpy as np
 
-from napari_sam.core.arrays import Array, BoolArray, FloatArray, frozen_array
+from napari_sam.core.arrays import Array, ArrayValue, BoolArray, FloatArray, frozen_array
 from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, Shape2D
+from napari_sam.errors import VolumeError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TileEmbedding:
+class TileEmbedding(ArrayValue):
     """Output of the image encoder for one tile.
 
     Parameters
@@ -66,7 +67,7 @@ class ImageEmbedding:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MaskCandidate:
+class MaskCandidate(ArrayValue):
     """One answer of the mask decoder.
 
     Parameters
@@ -96,6 +97,10 @@ class MaskPrediction:
 
     candidates: tuple[MaskCandidate, ...]
     chosen: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.chosen < len(self.candidates):
+            raise ValueError(f"answer {self.chosen} was chosen of {len(self.candidates)}")
 
     @property
     def best(self) -> MaskCandidate:
@@ -204,9 +209,9 @@ class EncodeEvent:
 
 
 def as_image(array: Array) -> Array:
-    """Check that `array` is (H, W) or (H, W, C) with at least one pixel and return it."""
+    """Return `array` if it is (H, W) or (H, W, C) with at least one pixel; raise VolumeError if not."""
     if array.ndim not in (2, 3) or 0 in array.shape:
-        raise ValueError(
+        raise VolumeError(
             f"an image must be (H, W) or (H, W, C) with at least one pixel; got shape {array.shape}"
         )
     return array
