@@ -1,0 +1,62 @@
+"""One line that says what is going on or what to do next."""
+
+from __future__ import annotations
+
+from napari_sam.core.results import PropagationStep
+from napari_sam.plugin.keys import shown
+from napari_sam.session.requests import Propagate, SaveLabels
+from napari_sam.session.resolve import Blocked, ResolvedSession
+from napari_sam.session.session import Session
+
+
+def advice(session: Session) -> str:
+    """What a newcomer should read now."""
+    resolved = session.resolved
+    if isinstance(resolved, Blocked):
+        return resolved.reason
+    running = _running(session)
+    if running:
+        return running
+    if resolved.marks_blocked is not None:
+        return resolved.marks_blocked.reason
+    return _next_step(session, resolved)
+
+
+def _running(session: Session) -> str:
+    job = session.progress.current
+    if job is None or job.is_idle_work:
+        return ""
+    if isinstance(job.request, Propagate | SaveLabels):
+        count = f" ({job.done} of {job.total})" if job.total else ""
+        return f"{job.title}{count} … {shown('cancel')} cancels; what is done stays."
+    return f"{job.title} …"
+
+
+def _next_step(session: Session, resolved: ResolvedSession) -> str:
+    record, plane = session.record, resolved.plane
+    name = f"object {record.object_id}"
+    if plane in record.pending:
+        return (
+            f"Is the mask right? {shown('keep')} keeps it, {shown('cycle')} shows another answer. "
+            f"Or click again: {shown('polarity')} switches between adding and removing."
+        )
+    if plane in resolved.marks and plane not in record.written:
+        return "No mask was found for these prompts; click nearer to the middle, or draw a box around the object."
+    if record.ends:
+        return (
+            f"Propagated {name}. {propagation_summary(record.ends)} {shown('next')} starts the next object."
+        )
+    if record.written and resolved.propagate_blocked is None:
+        return (
+            f"Kept {name}. {shown('propagate')} carries it through the planes, "
+            f"{shown('next')} starts the next object."
+        )
+    if record.written:
+        return f"Kept {name}. {shown('next')} starts the next object."
+    return f"Click on {name}, or draw a box around it."
+
+
+def propagation_summary(ends: tuple[PropagationStep, ...]) -> str:
+    """Where a propagation stopped and why, for people."""
+    parts = [f"plane {e.plane_index}: {e.stop_reason}" for e in sorted(ends, key=lambda e: e.plane_index)]
+    return f"Stopped at {'; '.join(parts)}."

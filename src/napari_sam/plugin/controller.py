@@ -1,0 +1,253 @@
+"""Ties a napari viewer, the layers and a session together. Knows no buttons."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from napari.utils.notifications import show_error, show_info
+from psygnal import Signal
+
+from napari_sam.core.planes import PlaneRef
+from napari_sam.embedding import cache_dir
+from napari_sam.errors import NapariSamError
+from napari_sam.plugin.dispatch import QtDispatcher, Soon
+from napari_sam.plugin.keys import bind_keys
+from napari_sam.plugin.layers import SessionLayers
+from napari_sam.plugin.space import LayerFrame, axes_choices, open_layer
+from napari_sam.session.engine import Backend, SamBackend
+from napari_sam.session.labels import LabelArray, LabelChange
+from napari_sam.session.resolve import Blocked
+from napari_sam.session.session import Redraw, Session
+
+NO_IMAGE = Blocked("Choose an image layer, or open one (File > Open Sample has two).")
+MOVED = ("scale", "translate", "rotate", "shear", "affine")
+
+
+class SegmentController:
+    """One session in one viewer.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Where it happens.
+    backend : Backend, optional
+        Fakes for tests; the real networks by default.
+    folder : path, optional
+        Of the session; a new one in the user's cache by default.
+
+    Attributes
+    ----------
+    refreshed : Signal()
+        Something that is shown beside the image may be different; at most every 30 ms.
+    """
+
+    refreshed = Signal()
+
+    def __init__(self, viewer: Any, backend: Backend | None = None, folder: str | Path | None = None) -> None:
+        self.viewer = viewer
+        self.image: Any = None
+        self.layers: SessionLayers | None = None
+        self._dispatch = QtDispatcher()
+        self.session = Session(backend or SamBackend(), self._dispatch, folder or _new_folder())
+        self._refresh_soon = Soon(self.refreshed.emit, 30)
+        self._edit_soon = Soon(self._take_marks)
+        self._connect()
+        self._unbind = bind_keys(viewer, self.actions)
+        self._closed = False
+        self.session.load_model()
+
+    @property
+    def actions(self) -> dict[str, Any]:
+        """Action -> function, for keys and buttons."""
+        session = self.session
+        return {
+            "polarity": self.toggle_polarity,
+            "cycle": session.cycle,
+            "keep": session.commit,
+            "next": session.next_object,
+            "undo": session.undo,
+            "redo": session.redo,
+            "propagate": session.propagate,
+            "cancel": session.cancel,
+        }
+
+    # Choosing
+
+    def choose_image(
+        self, layer: Any, axes: str | None = None, channel: int | None = None, level: int = 0
+    ) -> None:
+        """Begin work on an image layer; on none if `layer` is None or cannot be used.
+
+        Parameters
+        ----------
+        layer : napari.layers.Image or None
+            The image.
+        axes : str, optional
+            What its dimensions mean; the likeliest by default.
+        channel : int, optional
+            One channel of several; all of them mixed by default.
+        level : int
+            Multiscale level to segment at.
+        """
+        self._leave_image()
+        if layer is None:
+            self.session.show(NO_IMAGE)
+            return
+        choices = axes_choices(layer)
+        if not choices:
+            self.session.show(
+                Blocked(f"'{layer.name}' has {layer.ndim} dimension(s); images have two to five.")
+            )
+            return
+        try:
+            self._enter_image(layer, axes or choices[0], channel, level)
+        except NapariSamError as error:
+            self._leave_image()
+            self.session.show(Blocked(f"'{layer.name}' cannot be segmented: {error}"))
+
+    def _enter_image(self, layer: Any, axes: str, channel: int | None, level: int) -> None:
+        volume = open_layer(layer, axes, channel)
+        frame = LayerFrame.of(layer, axes, volume)
+        self.image = layer
+        self.session.state.level = level
+        self.session.use_volume(volume, layer.name, flat="Z" not in axes and "T" not in axes)
+        self.layers = SessionLayers(self.viewer, layer, frame, self._edit_soon)
+        self.layers.make_preview(self.session.preview, level)
+        self.layers.make_prompts()
+        self.layers.use_tool("points")
+        for name in MOVED:
+            getattr(layer.events, name).connect(self._image_moved)
+        self.show_view()
+
+    def _leave_image(self) -> None:
+        if self.image is not None:
+            for name in MOVED:
+                getattr(self.image.events, name).disconnect(self._image_moved)
+        if self.layers is not None:
+            self.layers.close()
+        self.image = self.layers = None
+        self.session.leave_volume()
+
+    def go_to_plane(self, index: int) -> None:
+        """Move the viewer's slider to a plane along the axis that is sliced."""
+        view, layers = self.session.view, self.layers
+        if layers is not None and isinstance(view, PlaneRef):
+            frame, dims = layers.frame, self.viewer.dims
+            axis = frame.axes.index("ZYX"[view.axis])
+            factor, offset = frame.level_transform(view.level)
+            position = frame.position(dims)
+            position[axis] = index * factor[axis] + offset[axis]
+            world = frame.world.to_world(position[None])[0]
+            dims.set_point(axis + dims.ndim - frame.ndim, world[axis])
+
+    def toggle_polarity(self) -> None:
+        """Change what the next point means."""
+        self.session.state.positive = not self.session.state.positive
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the labels to a file that other programs read."""
+        self.session.save(path, overwrite=overwrite)
+
+    def close(self, *_: Any) -> None:
+        """End the session; layers stay in the viewer."""
+        if self._closed:
+            return
+        self._closed = True
+        self._refresh_soon.stop()
+        self._edit_soon.stop()
+        self.session.close()
+        self._disconnect()
+        self._unbind()
+        if self.layers is not None:
+            self._leave_image()
+
+    # From the viewer
+
+    def _connect(self) -> None:
+        session, dims = self.session, self.viewer.dims.events
+        for event in (dims.current_step, dims.order, dims.ndisplay, dims.ndim):
+            event.connect(self.show_view)
+        self.viewer.layers.events.removed.connect(self._layer_removed)
+        session.changed.connect(self._refresh_soon)
+        session.planes_encoded.connect(self._refresh_soon)
+        session.preview_changed.connect(self._on_preview)
+        session.labels_ready.connect(self._on_labels)
+        session.labels_changed.connect(self._on_labels_changed)
+        session.marks_changed.connect(self._on_marks)
+        session.failed.connect(self._on_failed)
+        session.saved.connect(self._on_saved)
+        session.state.events.positive.connect(self._on_polarity)
+
+    def _disconnect(self) -> None:
+        dims = self.viewer.dims.events
+        for event in (dims.current_step, dims.order, dims.ndisplay, dims.ndim):
+            event.disconnect(self.show_view)
+        self.viewer.layers.events.removed.disconnect(self._layer_removed)
+        self.session.state.events.positive.disconnect(self._on_polarity)
+
+    def show_view(self, event: Any = None) -> None:
+        """Tell the session which plane is on screen."""
+        if self.layers is not None:
+            self.session.show(self.layers.frame.view(self.viewer.dims, self.session.state.level))
+
+    def _take_marks(self) -> None:
+        if self.layers is not None:
+            self.session.set_marks(self.layers.read_marks())
+
+    def _image_moved(self, event: Any = None) -> None:
+        """Keep every layer over the image when its transform changes."""
+        if self.layers is not None and self.session.volume is not None:
+            frame = LayerFrame.of(self.image, self.layers.frame.axes, self.session.volume)
+            self.layers.follow_image(frame, self.session.state.level)
+            self.show_view()
+
+    def _layer_removed(self, event: Any) -> None:
+        if event.value is self.image:
+            self.choose_image(None)
+        elif self.layers is not None:
+            self.layers.forget(event.value)
+        self._refresh_soon()
+
+    # From the session
+
+    def _on_preview(self, redraw: Redraw) -> None:
+        if self.layers is not None and redraw.plane == self.session.view:
+            self.layers.redraw_preview(redraw, _cut(self.session.preview, redraw))
+
+    def _on_labels(self, labels: LabelArray) -> None:
+        if self.layers is not None:
+            self.layers.show_labels(labels)
+
+    def _on_labels_changed(self, change: LabelChange) -> None:
+        if self.layers is not None and change.plane == self.session.view:
+            self.layers.redraw_labels(change)
+
+    def _on_marks(self) -> None:
+        if self.layers is not None:
+            others = self.layers.frame.position(self.viewer.dims)
+            self.layers.write_marks(self.session.marks, others)
+            self._on_polarity(self.session.state.positive)
+
+    def _on_polarity(self, positive: bool) -> None:
+        if self.layers is not None:
+            self.layers.set_polarity(positive)
+
+    def _on_failed(self, error: Exception) -> None:
+        show_error(str(error) if isinstance(error, NapariSamError) else f"{type(error).__name__}: {error}")
+
+    def _on_saved(self, path: Path) -> None:
+        show_info(f"Saved the labels to {path}")
+
+
+def _cut(preview: Any, redraw: Redraw) -> Any:
+    y0, x0, y1, x1 = redraw.box_yxyx
+    index: list[Any] = [slice(y0, y1), slice(x0, x1)]
+    index.insert(redraw.plane.axis, redraw.plane.index)
+    return preview[(redraw.plane.time, *index)]
+
+
+def _new_folder() -> Path:
+    return cache_dir() / "sessions" / f"{datetime.now():%Y%m%d-%H%M%S}-{uuid.uuid4().hex[:6]}"

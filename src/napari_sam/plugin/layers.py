@@ -1,0 +1,320 @@
+"""The layers of one session: made by the program or the user's own, held by reference, never by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels, Points, Shapes
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_sam.core.arrays import Array, FloatArray
+from napari_sam.core.planes import PlaneRef
+from napari_sam.core.spaces import layer_affine
+from napari_sam.plugin.partial import show_box
+from napari_sam.plugin.space import LayerFrame, layer_space
+from napari_sam.plugin.views import AxisView
+from napari_sam.session.labels import LabelArray, LabelChange
+from napari_sam.session.marks import Marks, ShapeKind, ShapeMark
+from napari_sam.session.preview import PreviewArray
+from napari_sam.session.session import Redraw
+
+POLARITY = "polarity"
+COLOURS = {"positive": "#2ee66b", "negative": "#ff3b5c"}
+PREVIEW_COLOUR = (0.16, 0.72, 1.0, 1.0)
+KINDS = {kind.value: kind for kind in ShapeKind}
+
+
+class SessionLayers:
+    """Points, Shapes, preview and Labels layers over one image layer.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or ViewerModel
+        Where the layers go.
+    image : napari.layers.Image
+        What is segmented.
+    frame : LayerFrame
+        How it lies in the world.
+    on_edit : callable
+        Called after the user changed points or shapes.
+    """
+
+    def __init__(self, viewer: Any, image: Any, frame: LayerFrame, on_edit: Callable[[], None]) -> None:
+        self.viewer, self.image, self.frame = viewer, image, frame
+        self.points: Points | None = None
+        self.shapes: Shapes | None = None
+        self.preview: Labels | None = None
+        self.labels: Labels | None = None
+        self._own: list[Any] = []
+        self._on_edit = on_edit
+        self._quiet = False
+
+    # Making and adopting
+
+    def make_prompts(self) -> None:
+        """Make the prompt layers that are missing; the points layer is left ready for clicks."""
+        if not self._is_here(self.shapes):
+            self.adopt_shapes(self._add(_new_shapes(self._geometry(), f"{self.image.name} shapes")))
+        if not self._is_here(self.points):
+            size = max(4.0, min(self._side() / 40, 40.0))
+            self.adopt_points(self._add(_new_points(self._geometry(), f"{self.image.name} points", size)))
+
+    def make_preview(self, preview: PreviewArray, level: int) -> None:
+        """Show an array of previews, over everything but the prompts."""
+        self._remove(self.preview)
+        view = AxisView(preview, "TZYX", self.frame.axes, self._shape(preview.shape))
+        colours = {0: (0, 0, 0, 0), None: (0, 0, 0, 0), 1: PREVIEW_COLOUR}
+        layer = Labels(
+            view,
+            name=f"{self.image.name} mask",
+            opacity=0.55,
+            colormap=DirectLabelColormap(color_dict=colours),
+            **self._geometry(level),
+        )
+        layer.editable = False
+        self.preview = self._add(layer)
+
+    def show_labels(self, labels: LabelArray) -> None:
+        """Show a label array on disk; its layer reads planes as they are looked at."""
+        axes = "TZYX"[-labels.array.ndim :]
+        data = labels.array
+        if axes != self.frame.axes:
+            shape = (1,) * (4 - len(axes)) + tuple(data.shape)
+            data = AxisView(data, axes, self.frame.axes, self._shape(shape))
+        self._remove(self.labels)
+        layer = Labels(data, name=f"{self.image.name} objects", opacity=0.5, **self._geometry(labels.level))
+        self.labels = self._add(layer)
+
+    def adopt_points(self, layer: Points) -> None:
+        """Take prompts from this points layer from now on."""
+        self._disconnect(self.points)
+        if POLARITY not in layer.features:
+            layer.features = {POLARITY: np.array(["positive"] * len(layer.data), object)}
+        layer.events.data.connect(self._edited)
+        layer.events.features.connect(self._edited)
+        self.points = layer
+
+    def adopt_shapes(self, layer: Shapes) -> None:
+        """Take prompts from this shapes layer from now on."""
+        self._disconnect(self.shapes)
+        layer.events.data.connect(self._edited)
+        layer.mouse_drag_callbacks.append(self._after_drag)
+        self.shapes = layer
+
+    def follow_image(self, frame: LayerFrame, level: int) -> None:
+        """Lie over the image again after its transform changed; adopted layers are left where they are."""
+        self.frame = frame
+        levels = {id(self.preview): level, id(self.labels): level}
+        for layer in self._own:
+            geometry = self._geometry(levels.get(id(layer), 0))
+            for name in ("scale", "translate", "rotate", "shear", "affine"):
+                setattr(layer, name, geometry[name])
+
+    def close(self) -> None:
+        """Let go of all layers; they stay in the viewer, but for the preview."""
+        for layer in (self.points, self.shapes):
+            self._disconnect(layer)
+        self._remove(self.preview)
+        self.points = self.shapes = self.preview = self.labels = None
+
+    def forget(self, layer: Any) -> None:
+        """Note that a layer was deleted from the viewer."""
+        for name in ("points", "shapes", "preview", "labels"):
+            if getattr(self, name) is layer:
+                self._disconnect(layer)
+                setattr(self, name, None)
+
+    # Prompts
+
+    def read_marks(self) -> Marks:
+        """What the prompt layers hold now, as marks; shapes still being drawn are left out."""
+        points, positive = self._read_points()
+        shapes = () if self.shapes is None else tuple(self._read_shapes(self.shapes))
+        return Marks(points, positive, shapes)
+
+    def write_marks(self, marks: Marks, others: FloatArray) -> None:
+        """Make the prompt layers hold these marks; `others` (ndim,) fills axes that marks lack."""
+        with self._silence():
+            if self.points is not None:
+                self.points.selected_data = set()
+                data = self._to_layer(self.points, self.frame.from_tzyx(marks.points, others))
+                self.points.data = data
+                names = ["positive" if p else "negative" for p in marks.positive]
+                self.points.features = {POLARITY: np.array(names, object)}
+                self.points.refresh_colors()
+            if self.shapes is not None:
+                self._write_shapes(self.shapes, marks, others)
+
+    def set_polarity(self, positive: bool) -> None:
+        """Make the next points positive or negative; selected ones are left as they are."""
+        if self.points is None:
+            return
+        with self._silence():
+            self.points.selected_data = set()
+            self.points.feature_defaults = {POLARITY: "positive" if positive else "negative"}
+            self.points.current_face_color = COLOURS["positive" if positive else "negative"]
+
+    def use_tool(self, tool: str) -> None:
+        """Select the layer and mode in which the user draws: "points" or a kind of shape."""
+        self.make_prompts()
+        layer, mode = (self.points, "add") if tool == "points" else (self.shapes, f"add_{tool}")
+        if layer is not None:
+            self.viewer.layers.selection.active = layer
+            layer.mode = mode
+
+    # Showing changes
+
+    def redraw_preview(self, redraw: Redraw, values: Array) -> None:
+        """Show a changed box of the preview, which is on screen."""
+        if self.preview is not None:
+            show_box(self.preview, self._rows_cols(redraw.plane), redraw.box_yxyx, values)
+
+    def redraw_labels(self, change: LabelChange) -> None:
+        """Show a changed box of the labels, which is on screen."""
+        if self.labels is not None:
+            show_box(self.labels, self._rows_cols(change.plane), change.box_yxyx, change.values)
+
+    # Details
+
+    def _geometry(self, level: int = 0) -> dict[str, Any]:
+        """Keyword arguments that lay a layer of a level over the image."""
+        image = self.image
+        factor, offset = self.frame.level_transform(level)
+        linear = layer_affine(image.scale, np.zeros(image.ndim), image.rotate, image.shear)[:-1, :-1]
+        return {
+            "scale": image.scale * factor,
+            "translate": image.translate + linear @ offset,
+            "rotate": image.rotate,
+            "shear": image.shear,
+            "affine": image.affine.affine_matrix,
+            "units": image.units,
+            "axis_labels": image.axis_labels,
+        }
+
+    def _add(self, layer: Any) -> Any:
+        active = self.viewer.layers.selection.active
+        self.viewer.add_layer(layer)
+        if active is not None:
+            self.viewer.layers.selection.active = active
+        self._own.append(layer)
+        return layer
+
+    def _remove(self, layer: Any) -> None:
+        if layer is not None and layer in self._own and layer in self.viewer.layers:
+            self.viewer.layers.remove(layer)
+
+    def _is_here(self, layer: Any) -> bool:
+        return layer is not None and layer in self.viewer.layers
+
+    def _side(self) -> int:
+        return max(self.frame.volume.shape_zyx[1:])
+
+    def _shape(self, tzyx: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a view in the image layer's dimensions, over an array of this (T, Z, Y, X) shape."""
+        sizes = dict(zip("TZYX", tzyx, strict=True))
+        return tuple(sizes.get(a, n) for a, n in zip(self.frame.axes, self.frame.shape, strict=True))
+
+    def _rows_cols(self, plane: PlaneRef) -> tuple[int, int]:
+        """The layer's dimensions that are the rows and the columns of a plane."""
+        rows, cols = (self.frame.axes.index(a) for i, a in enumerate("ZYX") if i != plane.axis)
+        return rows, cols
+
+    def _to_image(self, layer: Any, data: Any) -> FloatArray:
+        """Coordinates in another layer to the image layer's data; missing leading axes are the image's own."""
+        world = layer_space(layer).to_world(np.asarray(data, float).reshape(-1, layer.ndim))
+        missing = self.frame.ndim - world.shape[1]
+        if missing > 0:
+            here = self.frame.world.to_world(self.frame.position(self.viewer.dims)[None])[0]
+            world = np.hstack([np.tile(here[:missing], (len(world), 1)), world])
+        return self.frame.world.to_data(world)
+
+    def _to_layer(self, layer: Any, data: FloatArray) -> FloatArray:
+        return layer_space(layer).to_data(self.frame.world.to_world(data))
+
+    def _read_points(self) -> tuple[FloatArray, Array]:
+        if self.points is None:
+            return np.zeros((0, 4)), np.zeros(0, bool)
+        data = self.frame.to_tzyx(self._to_image(self.points, self.points.data))
+        positive = np.asarray(self.points.features[POLARITY].astype(str) != "negative")
+        finite = np.isfinite(data).all(axis=1)
+        return data[finite], positive[finite]
+
+    def _read_shapes(self, layer: Shapes) -> Iterator[ShapeMark]:
+        drawing = len(layer.data) - 1 if getattr(layer, "_is_creating", False) else None
+        polarity = list(layer.features[POLARITY].astype(str)) if POLARITY in layer.features else []
+        for i, (kind, vertices) in enumerate(zip(layer.shape_type, layer.data, strict=True)):
+            tzyx = self.frame.to_tzyx(self._to_image(layer, vertices))
+            if i != drawing and np.ptp(tzyx, axis=0).max(initial=0) > 0:
+                positive = i >= len(polarity) or polarity[i] != "negative"
+                yield ShapeMark(KINDS.get(kind, ShapeKind.PATH), tzyx, positive)
+
+    def _write_shapes(self, layer: Shapes, marks: Marks, others: FloatArray) -> None:
+        layer.data = []
+        for shape in marks.shapes:
+            data = self._to_layer(layer, self.frame.from_tzyx(shape.vertices, others))
+            colour = COLOURS["positive" if shape.positive else "negative"]
+            layer.add(data, shape_type=str(shape.kind), edge_color=colour)
+        if marks.shapes:
+            names = ["positive" if s.positive else "negative" for s in marks.shapes]
+            layer.features = {POLARITY: np.array(names, object)}
+
+    def _edited(self, event: Any = None) -> None:
+        if not self._quiet:
+            self._on_edit()
+
+    def _after_drag(self, layer: Shapes, event: Any) -> Iterator[None]:
+        """A shape counts once the mouse is released."""
+        yield
+        while event.type == "mouse_move":
+            yield
+        self._edited()
+
+    def _disconnect(self, layer: Any) -> None:
+        if layer is None:
+            return
+        layer.events.data.disconnect(self._edited)
+        if isinstance(layer, Shapes):
+            layer.mouse_drag_callbacks.remove(self._after_drag)
+        else:
+            layer.events.features.disconnect(self._edited)
+
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        """Changes made inside are not the user's."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+
+def _new_points(geometry: dict[str, Any], name: str, size: float) -> Points:
+    return Points(
+        None,
+        ndim=len(geometry["scale"]),
+        name=name,
+        features={POLARITY: np.empty(0, object)},
+        feature_defaults={POLARITY: "positive"},
+        face_color=POLARITY,
+        face_color_cycle=COLOURS,
+        border_color="white",
+        size=size,
+        **geometry,
+    )
+
+
+def _new_shapes(geometry: dict[str, Any], name: str) -> Shapes:
+    return Shapes(
+        None,
+        ndim=len(geometry["scale"]),
+        name=name,
+        features={POLARITY: np.empty(0, object)},
+        feature_defaults={POLARITY: "positive"},
+        face_color="transparent",
+        edge_color=COLOURS["positive"],
+        edge_width=2,
+        **geometry,
+    )

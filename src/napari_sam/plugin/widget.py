@@ -1,0 +1,384 @@
+"""The dock widget `napari-sam: Segment`: shows a controller's session and passes on what is pressed."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QFileDialog,
+    QLabel,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_sam.core.models import ModelSpec
+from napari_sam.errors import DependencyError
+from napari_sam.plugin.advice import advice, propagation_summary
+from napari_sam.plugin.controller import SegmentController
+from napari_sam.plugin.models import model_choices, model_details
+from napari_sam.plugin.parts import Form, allow, button, choice, fill, quiet, row, section
+from napari_sam.plugin.space import axes_choices
+from napari_sam.plugin.strip import PlaneStrip
+from napari_sam.propagation.settings import Direction
+from napari_sam.session.engine import Backend
+from napari_sam.session.resolve import Blocked, ResolvedSession
+from napari_sam.session.state import OverlapPolicy
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+DEVICES = (("automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda"), ("Apple GPU", "mps"))
+TOOLS = (
+    ("Point", "points", "Click on the object."),
+    ("Box", "rectangle", "Drag a box around the object."),
+    ("Ellipse", "ellipse", "Drag an ellipse over the object."),
+    ("Polygon", "polygon", "Click the corners of a rough outline; double click to finish."),
+    ("Scribble", "path", "Click a line along the object; double click to finish."),
+)
+POLICIES = (
+    ("are protected", OverlapPolicy.BACKGROUND_ONLY),
+    ("are overwritten", OverlapPolicy.OVERWRITE),
+)
+DIRECTIONS = (
+    ("both ways", Direction.BOTH),
+    ("towards higher planes", Direction.FORWARD),
+    ("towards lower planes", Direction.BACKWARD),
+)
+
+
+class SegmentWidget(QWidget):  # type: ignore[misc]
+    """Segment objects by clicking.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The viewer it works in.
+    backend : Backend, optional
+        Fakes for tests; the real networks by default.
+
+    Raises
+    ------
+    DependencyError
+        The older, unrelated distribution ``napari-sam`` is installed, whose package has the same name.
+    """
+
+    def __init__(self, napari_viewer: Viewer, backend: Backend | None = None) -> None:
+        super().__init__()
+        check_no_namesake()
+        self.viewer = napari_viewer
+        self.controller = SegmentController(napari_viewer, backend)
+        self.session = self.controller.session
+        self._build()
+        self._follow_layers()
+        self.controller.refreshed.connect(self.refresh)
+        self.destroyed.connect(self.controller.close)
+        self._fill_images()
+        self.refresh()
+
+    # Building
+
+    def _build(self) -> None:
+        self.setMinimumWidth(330)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(6, 6, 6, 6)
+        layout.setSpacing(4)
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        self.status.setMinimumHeight(54)
+        self.status.setAlignment(Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft)
+        self.status.setStyleSheet(
+            "QLabel {border: 1px solid #4c9bd6; border-radius: 4px; padding: 5px; font-weight: 600;}"
+        )
+        layout.addWidget(self.status)
+        layout.addWidget(section("Image and model", self._image_form()))
+        layout.addWidget(section("Object", *self._object_parts()))
+        layout.addWidget(section("Propagate through planes", *self._propagate_parts()))
+        layout.addWidget(section("Planes", *self._plane_parts()))
+        layout.addWidget(self._progress_row())
+        layout.addWidget(self._save_button())
+        layout.addStretch(1)
+
+    def _image_form(self) -> Form:
+        form = self._form = Form()
+        self.image_box = choice(self._choose_image)
+        self.axes_box, self.channel_box, self.level_box = (choice(self._rechoose) for _ in range(3))
+        form.add("Image", self.image_box, "The image layer to segment.")
+        form.add(
+            "Axes", self.axes_box, "What the dimensions of the image mean: T time, C channel, Z Y X space."
+        )
+        form.add("Channel", self.channel_box, "The channel that the model sees, or all of them mixed.")
+        form.add("Level", self.level_box, "Resolution level to segment at; changing it begins new labels.")
+        self.model_box, self.device_box = choice(self._choose_model), choice(self._choose_model)
+        fill(self.model_box, model_choices(), "default")
+        fill(self.device_box, DEVICES, "auto")
+        form.add("Model", self.model_box, "The network. Larger ones are slower and often better.")
+        self.model_label = QLabel()
+        self.model_label.setWordWrap(True)
+        form.add("", self.model_label)
+        form.add("Device", self.device_box, "Where the network runs; automatic takes a GPU if there is one.")
+        return form
+
+    def _object_parts(self) -> list[QWidget]:
+        actions = self.controller.actions
+        self.object_label = QLabel()
+        self.add_button = self._polarity_button(
+            "Add  ●", "The next points say: this belongs to the object.", True
+        )
+        self.remove_button = self._polarity_button("Remove  ●", "The next points say: this does not.", False)
+        polarity = QButtonGroup(self)
+        for each in (self.add_button, self.remove_button):
+            polarity.addButton(each)
+        tools = [button(text, tip, partial(self._use_tool, kind)) for text, kind, tip in TOOLS]
+        self.cycle_button = button("Other answer", "Show the model's next answer.", actions["cycle"], "cycle")
+        self.keep_button = button("Keep", "Write the mask into the labels.", actions["keep"], "keep")
+        self.next_button = button(
+            "Next object", "Keep the mask and start a new object.", actions["next"], "next"
+        )
+        self.undo_button = button("Undo", "Take the last step back.", actions["undo"], "undo")
+        self.redo_button = button("Redo", "Make it again.", actions["redo"], "redo")
+        self.clear_button = button("Clear", "Remove the prompts of this object.", self.session.clear_marks)
+        self.policy_box = choice(self._choose_policy)
+        fill(self.policy_box, POLICIES)
+        form = Form()
+        form.add("Other objects", self.policy_box, "Whether a new mask may replace objects that are there.")
+        return [
+            self.object_label,
+            row(self.add_button, self.remove_button),
+            row(*tools),
+            row(self.cycle_button, self.keep_button),
+            self.next_button,
+            row(self.undo_button, self.redo_button, self.clear_button),
+            form,
+        ]
+
+    def _polarity_button(self, text: str, tooltip: str, positive: bool) -> QPushButton:
+        made = button(text, tooltip, lambda: self._set_polarity(positive), "polarity")
+        made.setCheckable(True)
+        return made
+
+    def _propagate_parts(self) -> list[QWidget]:
+        self.first_box, self.last_box = QSpinBox(), QSpinBox()
+        for box in (self.first_box, self.last_box):
+            box.setKeyboardTracking(False)
+            box.valueChanged.connect(self._choose_range)
+        self.direction_box = choice(self._choose_direction)
+        fill(self.direction_box, DIRECTIONS)
+        form = Form()
+        form.add("Planes", row(self.first_box, QLabel("to"), self.last_box), "Planes that may be reached.")
+        form.add("Direction", self.direction_box, "Which way to go from the planes with prompts.")
+        self.propagate_button = button(
+            "Propagate", "Carry the object to its neighbours.", self.session.propagate, "propagate"
+        )
+        self.result_label = QLabel()
+        self.result_label.setWordWrap(True)
+        return [form, self.propagate_button, self.result_label]
+
+    def _plane_parts(self) -> list[QWidget]:
+        self.strip = PlaneStrip()
+        self.strip.clicked.connect(self._go_to_plane)
+        self.strip_label = QLabel()
+        self.encode_button = button(
+            "Encode all",
+            "Encode every plane now, so that each click answers at once.",
+            self.session.encode_all,
+        )
+        return [self.strip, row(self.strip_label, self.encode_button)]
+
+    def _progress_row(self) -> QWidget:
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setFormat("%v of %m")
+        self.cancel_button = button("Cancel", "Stop; what is done stays.", self.session.cancel, "cancel")
+        self.progress_row = row(self.progress_bar, self.cancel_button)
+        policy = self.progress_row.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self.progress_row.setSizePolicy(policy)
+        return self.progress_row
+
+    def _save_button(self) -> QPushButton:
+        self.save_button = button("Save labels …", "Write OME-Zarr or OME-TIFF.", self._save)
+        return self.save_button
+
+    # What is pressed
+
+    def _follow_layers(self) -> None:
+        for name in ("inserted", "removed", "reordered", "renamed"):
+            event = getattr(self.viewer.layers.events, name, None)
+            if event is not None:
+                event.connect(self._fill_images)
+
+    def _fill_images(self, event: Any = None) -> None:
+        images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
+        fill(self.image_box, [(layer.name, layer) for layer in images], self.controller.image)
+        if self.image_box.currentData() is not self.controller.image:
+            self._choose_image()
+
+    def _choose_image(self) -> None:
+        layer = self.image_box.currentData()
+        axes = axes_choices(layer) if layer is not None else ()
+        fill(self.axes_box, [(a, a) for a in axes])
+        fill(self.channel_box, [("all mixed", None)])
+        fill(self.level_box, [("0 (full)", 0)])
+        self.controller.choose_image(layer)
+        self._fill_details()
+        self.refresh()
+
+    def _fill_details(self) -> None:
+        """Channels and levels of the image that was opened."""
+        volume = self.session.volume
+        channels = volume.n_channels if volume is not None and not volume.is_rgb else 1
+        if self.channel_box.currentData() is None:
+            items = [("all mixed", None), *((str(c), c) for c in range(channels if channels > 1 else 0))]
+            fill(self.channel_box, items)
+        levels = range(volume.n_levels if volume is not None else 1)
+        fill(self.level_box, [(_level_text(volume, k), k) for k in levels], self.session.state.level)
+        for box in (self.axes_box, self.channel_box, self.level_box):
+            self._form.show_row(box, box.count() > 1)
+        size = self._axis_size()
+        for box, value in ((self.first_box, 0), (self.last_box, size - 1)):
+            with quiet(box):
+                box.setRange(0, size - 1)
+                box.setValue(value)
+        self._choose_range()
+
+    def _rechoose(self) -> None:
+        """Begin again with other axes, channel or level."""
+        self.controller.choose_image(
+            self.image_box.currentData(),
+            self.axes_box.currentData(),
+            self.channel_box.currentData(),
+            self.level_box.currentData() or 0,
+        )
+        self._fill_details()
+        self.refresh()
+
+    def _choose_model(self) -> None:
+        spec = ModelSpec(self.model_box.currentData(), self.device_box.currentData())
+        self.session.state.model = spec
+        self.refresh()
+
+    def _choose_policy(self) -> None:
+        self.session.state.policy = self.policy_box.currentData()
+
+    def _choose_direction(self) -> None:
+        self.session.state.direction = self.direction_box.currentData()
+
+    def _choose_range(self) -> None:
+        self.session.state.first_plane = self.first_box.value()
+        self.session.state.last_plane = self.last_box.value()
+
+    def _set_polarity(self, positive: bool) -> None:
+        self.session.state.positive = positive
+
+    def _use_tool(self, tool: str) -> None:
+        if self.controller.layers is not None:
+            self.controller.layers.use_tool(tool)
+
+    def _go_to_plane(self, index: int) -> None:
+        self.controller.go_to_plane(index)
+
+    def _save(self) -> None:
+        chosen, _ = QFileDialog.getSaveFileName(
+            self,
+            "Save labels",
+            str(Path.home() / "labels.ome.zarr"),
+            "OME-Zarr (*.ome.zarr);;OME-TIFF (*.ome.tif);;TIFF (*.tif)",
+            options=QFileDialog.Option.DontConfirmOverwrite,
+        )
+        if chosen and self._may_write(Path(chosen)):
+            self.controller.save(chosen, overwrite=Path(chosen).exists())
+
+    def _may_write(self, path: Path) -> bool:
+        if not path.exists():
+            return True
+        answer = QMessageBox.question(self, "Save labels", f"{path.name} exists. Replace it?")
+        return bool(answer == QMessageBox.StandardButton.Yes)
+
+    def closeEvent(self, event: Any) -> None:
+        """End the session with its window."""
+        self.controller.close()
+        super().closeEvent(event)
+
+    # What is shown
+
+    def refresh(self) -> None:
+        """Show the session as it is now."""
+        resolved = self.session.resolved
+        self.status.setText(advice(self.session))
+        self.model_label.setText(model_details(self.session.state.model))
+        self._show_object(resolved)
+        self._show_planes(resolved)
+        self._show_progress()
+
+    def _show_object(self, resolved: ResolvedSession | Blocked) -> None:
+        session, record = self.session, self.session.record
+        blocked = resolved.reason if isinstance(resolved, Blocked) else None
+        count = len([r for r in session.objects.values() if r.written])
+        self.object_label.setText(f"<b>Object {record.object_id}</b>  ({count} kept so far)")
+        for each, on in (
+            (self.add_button, session.state.positive),
+            (self.remove_button, not session.state.positive),
+        ):
+            each.setChecked(on)
+        nothing = None if record.pending else "there is no new mask"
+        allow(self.keep_button, blocked or nothing)
+        several = session.shown_prediction is not None and len(session.shown_prediction.candidates) > 1
+        allow(self.cycle_button, blocked or (None if several else "the model gave one answer only"))
+        allow(self.next_button, blocked or (None if not record.is_empty else "this object is still empty"))
+        allow(self.undo_button, None if session.history.next_undo else "nothing to undo")
+        allow(self.redo_button, None if session.history.next_redo else "nothing to redo")
+        allow(self.clear_button, None if not record.marks.is_empty else "there are no prompts")
+        waiting = resolved.propagate_blocked if isinstance(resolved, ResolvedSession) else resolved
+        allow(self.propagate_button, waiting.reason if waiting else None)
+        allow(self.save_button, None if session.labels is not None else "there are no labels yet")
+        self.result_label.setText(propagation_summary(record.ends) if record.ends else "")
+        self.result_label.setVisible(bool(record.ends))
+
+    def _show_planes(self, resolved: ResolvedSession | Blocked) -> None:
+        if isinstance(resolved, Blocked):
+            return
+        plane, size = resolved.plane, self._axis_size()
+        encoded = [p.index for p in self.session.encoded if p.at(0) == plane.at(0)]
+        labelled = [p.index for p in self.session.record.written if p.at(0) == plane.at(0)]
+        self.strip.show_planes(size, plane.index, encoded, labelled)
+        self.strip_label.setText(f"plane {plane.index}, {len(encoded)} of {size} encoded")
+
+    def _show_progress(self) -> None:
+        job = self.session.progress.current
+        self.progress_row.setVisible(job is not None)
+        if job is not None:
+            self.progress_bar.setRange(0, job.total)
+            self.progress_bar.setValue(job.done)
+            self.progress_bar.setToolTip(job.title)
+
+    def _axis_size(self) -> int:
+        volume, view = self.session.volume, self.session.view
+        return 1 if volume is None or isinstance(view, Blocked) else volume.shape_zyx(view.level)[view.axis]
+
+
+def check_no_namesake() -> None:
+    """Raise DependencyError if the older distribution with our package's name is installed."""
+    try:
+        version = distribution("napari-sam").version
+    except PackageNotFoundError:
+        return
+    raise DependencyError(
+        f"the older plugin napari-sam {version} is installed; its package has the same name as this one and "
+        "replaces parts of it. Run: pip uninstall napari-sam && pip install --force-reinstall "
+        "napari-sam-volumes, then restart napari"
+    )
+
+
+def _level_text(volume: Any, level: int) -> str:
+    if volume is None:
+        return "0"
+    return f"{level} ({' x '.join(str(n) for n in volume.shape_zyx(level))})"

@@ -1,0 +1,157 @@
+"""Writing objects into the label array: under a policy, only inside boxes, and so that it can be taken back."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from napari_sam.core.arrays import Array, BoolArray
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
+from napari_sam.core.results import LabelEdit
+from napari_sam.session.state import OverlapPolicy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelArray:
+    """A label array on disk and how to find a plane in it.
+
+    Parameters
+    ----------
+    array : array
+        Readable and writable by slices: (Y, X), (Z, Y, X) or (T, Z, Y, X).
+    level : int
+        The multiscale level of the image that it is as large as.
+    """
+
+    array: Any
+    level: int = 0
+
+    def index(self, plane: PlaneRef, box_yxyx: BoxYXYX) -> tuple[slice | int, ...]:
+        """Index of a box in a plane."""
+        y0, x0, y1, x1 = box_yxyx
+        spatial: list[slice | int] = [slice(y0, y1), slice(x0, x1)]
+        spatial.insert(plane.axis, plane.index)
+        return (plane.time, *spatial)[-self.array.ndim :]
+
+    def read(self, plane: PlaneRef, box_yxyx: BoxYXYX) -> Array:
+        """A new (h, w) array."""
+        return np.array(self.array[self.index(plane, box_yxyx)])
+
+    def write(self, plane: PlaneRef, box_yxyx: BoxYXYX, values: Array) -> None:
+        """Write an (h, w) array."""
+        self.array[self.index(plane, box_yxyx)] = values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelChange:
+    """What a part of a plane holds now: enough to show it without reading it again."""
+
+    plane: PlaneRef
+    box_yxyx: BoxYXYX
+    values: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelDelta:
+    """One change of a box in a plane, packed: which voxels, what they were, what they became.
+
+    Only voxels that still hold what this change left are taken back, so that what was painted over it in the
+    meantime stays.
+    """
+
+    plane: PlaneRef
+    box_yxyx: BoxYXYX
+    dtype: str
+    packed: bytes
+
+    @classmethod
+    def between(cls, plane: PlaneRef, box_yxyx: BoxYXYX, before: Array, after: Array) -> LabelDelta:
+        """The change from `before` to `after`, both (h, w)."""
+        changed = before != after
+        parts = np.packbits(changed).tobytes(), before[changed].tobytes(), after[changed].tobytes()
+        return cls(plane, box_yxyx, before.dtype.str, zlib.compress(b"".join(parts), 1))
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return len(self.packed)
+
+    def unpacked(self) -> tuple[BoolArray, Array, Array]:
+        """(h, w) bool of changed voxels, their values before, and after."""
+        y0, x0, y1, x1 = self.box_yxyx
+        shape, dtype = (y1 - y0, x1 - x0), np.dtype(self.dtype)
+        size = shape[0] * shape[1]
+        data = zlib.decompress(self.packed)
+        n_mask = (size + 7) // 8
+        changed = np.unpackbits(np.frombuffer(data[:n_mask], np.uint8), count=size).astype(bool)
+        before, after = np.frombuffer(data[n_mask:], dtype).reshape(2, -1)
+        return changed.reshape(shape), before, after
+
+
+def apply_edit(
+    labels: LabelArray, edit: LabelEdit, policy: OverlapPolicy, replaces: Region | None = None
+) -> tuple[LabelDelta, LabelChange]:
+    """Write an object into one plane.
+
+    Parameters
+    ----------
+    labels : LabelArray
+        Where to.
+    edit : LabelEdit
+        What; label 0 erases.
+    policy : OverlapPolicy
+        Whether other objects may be written over.
+    replaces : Region, optional
+        What this object was in this plane before: those voxels are cleared where they still hold its label.
+
+    Returns
+    -------
+    (LabelDelta, LabelChange)
+        How to take it back, and what the box holds now.
+    """
+    box = hull(edit.region, replaces)
+    before = labels.read(edit.plane, box)
+    own = before == edit.label
+    after = before.copy()
+    if replaces is not None:
+        after[own & _in_box(replaces, box)] = 0
+    wanted = _in_box(edit.region, box)
+    if policy is OverlapPolicy.BACKGROUND_ONLY and edit.label:
+        wanted &= own | (before == 0)
+    after[wanted] = edit.label
+    if (after != before).any():
+        labels.write(edit.plane, box, after)
+    return LabelDelta.between(edit.plane, box, before, after), LabelChange(edit.plane, box, after)
+
+
+def restore(labels: LabelArray, delta: LabelDelta, *, forward: bool = False) -> LabelChange:
+    """Take a change back, or make it again (`forward`); voxels changed since by others are left alone."""
+    values = labels.read(delta.plane, delta.box_yxyx)
+    changed, before, after = delta.unpacked()
+    old, new = (before, after) if forward else (after, before)
+    current = values[changed]
+    values[changed] = np.where(current == old, new, current)
+    labels.write(delta.plane, delta.box_yxyx, values)
+    return LabelChange(delta.plane, delta.box_yxyx, values)
+
+
+def hull(region: Region | None, other: Region | None) -> BoxYXYX:
+    """The box that holds both regions, empty if there is nothing to hold."""
+    boxes = [r.box_yxyx for r in (region, other) if r is not None and r.area]
+    if not boxes:
+        return (0, 0, 0, 0)
+    y0, x0 = (min(box[i] for box in boxes) for i in (0, 1))
+    y1, x1 = (max(box[i] for box in boxes) for i in (2, 3))
+    return (y0, x0, y1, x1)
+
+
+def _in_box(region: Region, box: BoxYXYX) -> BoolArray:
+    """The region's mask over `box`, which holds it."""
+    result = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+    if region.area:
+        y0, x0, y1, x1 = region.box_yxyx
+        result[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]] = region.crop
+    return result

@@ -1,0 +1,60 @@
+"""What is known about each object: its marks, the answers of the model, and what was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.results import MaskPrediction, PropagationStep
+from napari_sam.session.marks import Marks
+
+
+@dataclass(slots=True, eq=False)
+class ObjectRecord:
+    """One object.
+
+    Parameters
+    ----------
+    object_id : int
+        Its label.
+    marks : Marks
+        What the user drew for it, in all planes.
+    predictions : dict of PlaneRef to MaskPrediction
+        Answers to these marks.
+    asked : dict of PlaneRef to Marks
+        The marks of a plane that its prediction answers, or that were handed to the model last.
+    written : dict of PlaneRef to Region
+        What is in the label array.
+    ends : tuple of PropagationStep
+        Where the last propagation stopped, and why.
+    """
+
+    object_id: int
+    marks: Marks = field(default_factory=Marks)
+    predictions: dict[PlaneRef, MaskPrediction] = field(default_factory=dict)
+    asked: dict[PlaneRef, Marks] = field(default_factory=dict)
+    written: dict[PlaneRef, Region] = field(default_factory=dict)
+    ends: tuple[PropagationStep, ...] = ()
+
+    @property
+    def pending(self) -> dict[PlaneRef, Region]:
+        """Predicted masks that are not in the label array."""
+        found = ((plane, prediction.region) for plane, prediction in self.predictions.items())
+        return {p: region for p, region in found if region.area and self.written.get(p) is not region}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to keep."""
+        return self.marks.is_empty and not self.written
+
+    def forget(self, plane: PlaneRef) -> None:
+        """Drop the answer for a plane that has no marks any more."""
+        self.asked.pop(plane, None)
+        self.predictions.pop(plane, None)
+
+    def set_written(self, plane: PlaneRef, region: Region | None) -> None:
+        """Note what the label array holds of this object in a plane."""
+        if region is None:
+            self.written.pop(plane, None)
+        else:
+            self.written[plane] = region

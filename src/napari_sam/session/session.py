@@ -1,0 +1,569 @@
+"""One user's work on one image: orders out, answers in, everything undoable.
+
+All methods are called on one thread (a window's own) and return at once; the work is done by an
+`InferenceThread`, whose events come back through `dispatch`::
+
+    session = Session(SamBackend(), dispatch=run_on_my_thread, folder=folder)
+    session.use_volume(volume, name="cells")
+    session.show(PlaneRef(axis=0, index=12))
+    session.set_marks(Marks([(0, 12, 30, 40)], [True]))     # preview_changed follows
+    session.commit()                                        # labels_changed follows
+    session.undo()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from psygnal import EmissionInfo, Signal
+
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
+from napari_sam.core.protocols import VolumeLike
+from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction
+from napari_sam.propagation.settings import PropagationSettings
+from napari_sam.session import requests as ask
+from napari_sam.session.engine import Backend, Engine, Written
+from napari_sam.session.history import History, LabelsStep, MarksStep, Step
+from napari_sam.session.journal import Journal
+from napari_sam.session.labels import LabelArray, LabelChange, LabelDelta, hull
+from napari_sam.session.marks import Marks
+from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.preview import PreviewArray
+from napari_sam.session.progress import Progress
+from napari_sam.session.resolve import Blocked, ResolvedSession, Snapshot, resolve
+from napari_sam.session.state import SessionState
+from napari_sam.session.worker import Answer, Event, Failed, InferenceThread, Started
+
+Dispatch = Callable[[Callable[[], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Redraw:
+    """A part of a plane whose preview changed."""
+
+    plane: PlaneRef
+    box_yxyx: BoxYXYX
+
+
+@dataclass(slots=True, eq=False)
+class _Writing:
+    """A job that changes labels, from its order to its end; becomes one step of the history."""
+
+    title: str
+    object_id: int
+    deltas: list[LabelDelta] = field(default_factory=list)
+    before: dict[PlaneRef, Region | None] = field(default_factory=dict)
+    after: dict[PlaneRef, Region | None] = field(default_factory=dict)
+
+
+class Session:
+    """See the module.
+
+    Parameters
+    ----------
+    backend : Backend
+        Loads models and makes encoders.
+    dispatch : callable
+        Runs a function on the thread that owns this session, soon; called from the inference thread.
+    folder : path
+        For the label arrays and the journal.
+    state : SessionState, optional
+        The user's choices; changing its fields steers the session.
+
+    Attributes
+    ----------
+    changed : Signal()
+        Something that a status line or button may show is different.
+    preview_changed : Signal(Redraw)
+    labels_ready : Signal(LabelArray)
+        The array that commits go to.
+    labels_changed : Signal(LabelChange)
+    marks_changed : Signal()
+        `marks` changed by something else than `set_marks`: undo, or another object became active.
+    planes_encoded : Signal()
+    failed : Signal(Exception)
+    saved : Signal(Path)
+    """
+
+    changed = Signal()
+    preview_changed = Signal(Redraw)
+    labels_ready = Signal(LabelArray)
+    labels_changed = Signal(LabelChange)
+    marks_changed = Signal()
+    planes_encoded = Signal()
+    failed = Signal(Exception)
+    saved = Signal(Path)
+
+    def __init__(
+        self, backend: Backend, dispatch: Dispatch, folder: str | Path, state: SessionState | None = None
+    ) -> None:
+        self.state = state or SessionState()
+        self.volume: VolumeLike | None = None
+        self.view: PlaneRef | Blocked = Blocked("Choose an image layer.")
+        self.labels: LabelArray | None = None
+        self.preview = PreviewArray((1, 1, 1, 1))
+        self.objects: dict[int, ObjectRecord] = {}
+        self.encoded: set[PlaneRef] = set()
+        self.history = History()
+        self.progress = Progress()
+        self.journal = Journal(folder)
+        self.model_ready = False
+        self._folder = Path(folder)
+        self._dispatch = dispatch
+        self._engine = Engine(backend)
+        self._generation = 0
+        self._latest: dict[str, int] = {}
+        self._writing: dict[int, _Writing] = {}
+        self._restoring: set[int] = set()
+        self._later: list[Callable[[], None]] = []
+        self._largest_label = 0
+        self._left_at = 0
+        self._open: set[int] = set()
+        self._closed = False
+        self._thread = InferenceThread(self._engine.job, self._receive)
+        self.state.events.connect(self._on_state)
+
+    # What is there
+
+    @property
+    def record(self) -> ObjectRecord:
+        """The active object."""
+        return self.objects.setdefault(self.state.object_id, ObjectRecord(self.state.object_id))
+
+    @property
+    def marks(self) -> Marks:
+        """Marks of the active object."""
+        return self.record.marks
+
+    @property
+    def resolved(self) -> ResolvedSession | Blocked:
+        """What can run now, or why nothing can."""
+        return resolve(self.state, self.volume, Snapshot(self.view, self.marks))
+
+    @property
+    def shown_prediction(self) -> MaskPrediction | None:
+        """The model's answer for the active object in the plane on screen."""
+        return self.record.predictions.get(self.view) if isinstance(self.view, PlaneRef) else None
+
+    @property
+    def next_free_id(self) -> int:
+        """A label that no object has."""
+        used = (record.object_id for record in self.objects.values() if not record.is_empty)
+        return 1 + max(self._largest_label, *used, 0)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether labels are being written or restored."""
+        return bool(self._writing or self._restoring)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything runs, waits, or is on its way back."""
+        return bool(self._open)
+
+    # What the user does
+
+    def use_volume(self, volume: VolumeLike, name: str = "image", *, flat: bool = False) -> None:
+        """Begin work on an image, with new labels.
+
+        Parameters
+        ----------
+        volume : VolumeLike
+            The image.
+        name : str
+            For the label array's folder.
+        flat : bool
+            Give the labels two dimensions if the image has one plane and one time point.
+        """
+        self.leave_volume()
+        self.volume = volume
+        self._largest_label = 0
+        self.preview = PreviewArray((volume.n_time, *volume.shape_zyx(self.state.level)))
+        self.state.object_id = 1
+        self._submit(ask.UseVolume(volume=volume))
+        path = self._folder / f"{_plain(name)}-{datetime.now():%Y%m%d-%H%M%S-%f}.zarr"
+        self._submit(ask.CreateLabels(path=path, volume=volume, level=self.state.level, flat=flat))
+        self.journal.append("volume", name=name, source=volume.source, labels=str(path))
+        self.changed.emit()
+
+    def leave_volume(self) -> None:
+        """Let go of the image; labels stay on disk."""
+        self.cancel()
+        self.volume = self.labels = None
+        self._left_at = self._generation
+        self._writing.clear()
+        self._restoring.clear()
+        self._later.clear()
+        self.objects.clear()
+        self.encoded.clear()
+        self.history.clear()
+        self.changed.emit()
+
+    def use_labels(self, labels: LabelArray) -> None:
+        """Write to labels that exist already; new objects get numbers above theirs."""
+        self.labels = labels
+        self._submit(ask.UseLabels(labels=labels))
+        self.changed.emit()
+
+    def load_model(self) -> None:
+        """Load the model of the state."""
+        self.model_ready = False
+        self._submit(ask.LoadModel(spec=self.state.model))
+        self.journal.append("model", name=self.state.model.name, device=self.state.model.device)
+
+    def show(self, view: PlaneRef | Blocked) -> None:
+        """Say which plane is on screen; it is encoded first, its neighbours when nothing else is to do."""
+        if view == self.view:
+            return
+        self.view = view
+        self._encode_view()
+        self._update_predictions()
+        self.changed.emit()
+
+    def set_marks(self, marks: Marks) -> None:
+        """Take the marks of the active object as the user changed them."""
+        record = self.record
+        if marks.same_as(record.marks):
+            return
+        self.history.push(MarksStep(record.object_id, record.marks, marks))
+        self._put_marks(record, marks)
+        self.changed.emit()
+
+    def clear_marks(self) -> None:
+        """Remove all marks of the active object."""
+        self.set_marks(Marks())
+        self.marks_changed.emit()
+
+    def cycle(self, step: int = 1) -> None:
+        """Show the next answer of the model for the plane on screen."""
+        prediction = self.shown_prediction
+        if prediction is None or len(prediction.candidates) < 2:
+            return
+        assert isinstance(self.view, PlaneRef)
+        self.record.predictions[self.view] = prediction.cycled(step)
+        self._sync_preview([self.view])
+        self.changed.emit()
+
+    def commit(self) -> None:
+        """Write the previewed masks of the active object into the labels."""
+        record = self.record
+        if self.labels is None or not record.pending:
+            return
+        edits = tuple(LabelEdit(p, region, record.object_id) for p, region in record.pending.items())
+        self._write("keep", edits)
+
+    def erase_object(self) -> None:
+        """Remove the active object's labels and marks."""
+        record = self.record
+        nothing = (
+            (p, Region(r.plane_shape, (0, 0, 0, 0), r.crop[:0, :0])) for p, r in record.written.items()
+        )
+        edits = tuple(LabelEdit(p, region, record.object_id) for p, region in nothing)
+        if edits and self.labels is not None:
+            self._write("delete", edits)
+        self.clear_marks()
+
+    def next_object(self) -> None:
+        """Keep what is previewed and go on with a new object."""
+        self.commit()
+        if not self.record.is_empty:
+            self.state.object_id = self.next_free_id
+
+    def propagate(self, settings: PropagationSettings | None = None) -> None:
+        """Carry the active object from its marked planes through the wished range."""
+        resolved, record = self.resolved, self.record
+        if isinstance(resolved, Blocked) or resolved.propagate_blocked or self.labels is None:
+            return
+        seeds = {p: self._seed(p, m) for p, m in resolved.marks.items() if p.index in resolved.reach}
+        wished = replace(
+            settings or PropagationSettings(),
+            direction=self.state.direction,
+            plane_range=(resolved.reach.start, resolved.reach.stop),
+        )
+        stale = (p for p in record.written if _parallel(p, resolved.plane) and p.index in resolved.reach)
+        request = ask.Propagate(
+            labels=self.labels,
+            object_id=record.object_id,
+            plane=resolved.plane,
+            seeds=seeds,
+            settings=wished,
+            policy=self.state.policy,
+            replaces=dict(record.written),
+            stale=tuple(p for p in stale if p not in seeds and p not in record.predictions),
+        )
+        record.ends = ()
+        generation = self._submit(request)
+        self._writing[generation] = _Writing("propagation", record.object_id)
+        self.journal.append("propagate", object=record.object_id, seeds=sorted(p.index for p in seeds))
+        self.changed.emit()
+
+    def encode_all(self) -> None:
+        """Encode every plane parallel to the one on screen, when nothing else is to do."""
+        self._encode_neighbours(reach=None)
+
+    def save(self, path: str | Path, **options: Any) -> None:
+        """Write the labels to a file; `options` as `napari_sam.save_labels` takes them, overwriting included."""
+        if self.labels is not None:
+            self._submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
+
+    def cancel(self) -> None:
+        """Stop everything but the writing of labels; what was finished stays."""
+        kept = (ask.WriteLabels, ask.RestoreLabels, ask.CreateLabels, ask.UseVolume, ask.LoadModel)
+        self._thread.cancel(lambda request: not isinstance(request, kept))
+
+    def undo(self) -> None:
+        """Take the last step back; a running propagation is cancelled first."""
+        self._when_written(lambda: self._replay(self.history.undo(), forward=False))
+
+    def redo(self) -> None:
+        """Make the step again that was taken back last."""
+        self._when_written(lambda: self._replay(self.history.redo(), forward=True))
+
+    def close(self, timeout: float | None = 5.0) -> bool:
+        """End the inference thread after its present step; True once it has ended."""
+        self._closed = True
+        self.state.events.disconnect(self._on_state)
+        return self._thread.close(timeout)
+
+    # Orders
+
+    def _submit(self, request: ask.Request) -> int:
+        self._generation += 1
+        request = replace(request, generation=self._generation)
+        if request.lane is not None:
+            self._latest[request.lane] = self._generation
+        self._open.add(self._generation)
+        self._thread.submit(request)
+        return self._generation
+
+    def _write(self, title: str, edits: tuple[LabelEdit, ...]) -> None:
+        assert self.labels is not None
+        record = self.record
+        request = ask.WriteLabels(
+            labels=self.labels, edits=edits, policy=self.state.policy, replaces=dict(record.written)
+        )
+        self._writing[self._submit(request)] = _Writing(title, record.object_id)
+        planes = [[e.plane.axis, e.plane.index, e.plane.time] for e in edits]
+        self.journal.append(title, object=record.object_id, planes=planes)
+
+    def _seed(self, plane: PlaneRef, marks: Marks) -> Region | Marks:
+        """The mask that the user has seen, else the marks."""
+        prediction = self.record.predictions.get(plane)
+        return prediction.region if prediction is not None and prediction.region.area else marks
+
+    def _encode_view(self) -> None:
+        if self.volume is None or isinstance(self.resolved, Blocked):
+            return
+        assert isinstance(self.view, PlaneRef)
+        if self.view not in self.encoded:
+            self._submit(ask.EncodePlane(plane=self.view))
+        self._encode_neighbours(self.state.idle_reach)
+
+    def _encode_neighbours(self, reach: int | None) -> None:
+        """Order the planes around the one on screen, nearest first; all of them if `reach` is None."""
+        if self.volume is None or isinstance(self.view, Blocked):
+            return
+        size = self.volume.shape_zyx(self.view.level)[self.view.axis]
+        index = self.view.index
+        near = range(size) if reach is None else range(max(0, index - reach), min(size, index + reach + 1))
+        planes = (self.view.at(i) for i in sorted(near, key=lambda i: (abs(i - index), i)))
+        missing = tuple(p for p in planes if p not in self.encoded)
+        if missing:
+            self._submit(ask.EncodePlanes(planes=missing))
+
+    def _put_marks(self, record: ObjectRecord, marks: Marks) -> None:
+        record.marks = marks
+        self.journal.append("marks", object=record.object_id, **marks.to_json())
+        self._update_predictions()
+
+    def _update_predictions(self) -> None:
+        """Ask for every plane, parallel to the one on screen, whose marks are not those asked for last."""
+        resolved, record = self.resolved, self.record
+        if isinstance(resolved, Blocked):
+            return
+        gone = [p for p in record.asked if _parallel(p, resolved.plane) and p not in resolved.marks]
+        for plane in gone:
+            record.forget(plane)
+            self._thread.cancel(partial(_predicts, object_id=record.object_id, plane=plane))
+        for plane, marks in resolved.marks.items():
+            asked = record.asked.get(plane)
+            if asked is None or not marks.same_as(asked):
+                self._ask(record, plane, marks)
+        self._sync_preview(gone)
+
+    def _ask(self, record: ObjectRecord, plane: PlaneRef, marks: Marks) -> None:
+        earlier = record.predictions.get(plane) if marks.extends(record.asked.get(plane)) else None
+        record.asked[plane] = marks
+        self._submit(ask.Predict(object_id=record.object_id, plane=plane, marks=marks, earlier=earlier))
+
+    # History
+
+    def _when_written(self, action: Callable[[], None]) -> None:
+        """Run `action` once no labels are being written."""
+        if not self.is_writing:
+            action()
+            return
+        self._later.append(action)
+        self._thread.cancel(lambda request: isinstance(request, ask.Propagate))
+
+    def _replay(self, step: Step | None, forward: bool) -> None:
+        if step is None:
+            return
+        self.journal.append("redo" if forward else "undo", object=step.object_id)
+        record = self.objects.setdefault(step.object_id, ObjectRecord(step.object_id))
+        if isinstance(step, MarksStep):
+            self.state.object_id = step.object_id
+            self._put_marks(record, step.after if forward else step.before)
+            self.marks_changed.emit()
+        elif self.labels is not None:
+            self._set_written(record, step.regions_after if forward else step.regions_before)
+            request = ask.RestoreLabels(labels=self.labels, deltas=step.deltas, forward=forward)
+            self._restoring.add(self._submit(request))
+        self.changed.emit()
+
+    def _set_written(self, record: ObjectRecord, regions: Any) -> None:
+        for plane, region in regions.items():
+            record.set_written(plane, region)
+        if record is self.record:
+            self._sync_preview(regions)
+
+    # Preview
+
+    def _sync_preview(self, planes: Iterable[PlaneRef]) -> None:
+        pending = self.record.pending
+        for plane in planes:
+            before, now = self.preview.set(plane, pending.get(plane)), pending.get(plane)
+            box = hull(before, now)
+            if before is not now and box[2] > box[0]:
+                self.preview_changed.emit(Redraw(plane, box))
+
+    def _on_state(self, info: EmissionInfo) -> None:
+        name = info.signal.name
+        if name == "object_id":
+            self._sync_preview({*self.preview.planes, *self.record.pending})
+            self._update_predictions()
+            self.marks_changed.emit()
+        elif name == "model":
+            self._change_model()
+        self.journal.append("setting", name=name, value=str(info.args[0]))
+        self.changed.emit()
+
+    def _change_model(self) -> None:
+        """Embeddings and answers of another model are no use any more."""
+        self.cancel()
+        self.encoded.clear()
+        for record in self.objects.values():
+            record.asked.clear()
+        self.load_model()
+        self._encode_view()
+        self._update_predictions()
+        self.planes_encoded.emit()
+
+    # Answers
+
+    def _receive(self, event: Event) -> None:
+        """Carry an event from the inference thread to the session's own."""
+        if not self._closed:
+            self._dispatch(lambda: self._on_event(event))
+
+    def _on_event(self, event: Event) -> None:
+        if self._closed:
+            return
+        self.progress.note(event, self._expected_steps(event.request))
+        if isinstance(event, Answer):
+            if self._is_fresh(event.request):
+                self._on_answer(event.request, event.value)
+        elif not isinstance(event, Started):
+            self._on_end(event)
+        self.changed.emit()
+
+    def _is_fresh(self, request: ask.Request) -> bool:
+        """Whether it is about this image, and no newer request of its lane was made; writing is always news."""
+        lasting = isinstance(request, ask.LoadModel | ask.SaveLabels)
+        if request.generation <= self._left_at and not lasting:
+            return False
+        written = isinstance(request, ask.Propagate)
+        return written or request.lane is None or self._latest[request.lane] == request.generation
+
+    def _expected_steps(self, request: ask.Request) -> int:
+        if isinstance(request, ask.Propagate):
+            first, end = request.settings.plane_range or (0, 0)
+            return end - first
+        return len(request.planes) if isinstance(request, ask.EncodePlanes) else 0
+
+    def _on_answer(self, request: ask.Request, value: Any) -> None:
+        match value:
+            case MaskPrediction():
+                assert isinstance(request, ask.Predict)
+                self._on_prediction(request, value)
+            case Written():
+                self._on_written(self._writing[request.generation], value)
+            case LabelChange():
+                self.labels_changed.emit(value)
+            case EncodeEvent():
+                self.encoded.add(value.plane)
+                self.planes_encoded.emit()
+            case LabelArray():
+                self.labels = value
+                self.labels_ready.emit(value)
+            case Path():
+                self.saved.emit(value)
+            case int():
+                self._largest_label = max(self._largest_label, value)
+            case _ if isinstance(request, ask.LoadModel):
+                self.model_ready = True
+
+    def _on_prediction(self, request: ask.Predict, prediction: MaskPrediction) -> None:
+        record = self.objects.get(request.object_id)
+        if record is None or record.asked.get(request.plane) is not request.marks:
+            return
+        record.predictions[request.plane] = prediction
+        if record is self.record:
+            self._sync_preview([request.plane])
+
+    def _on_written(self, writing: _Writing, written: Written) -> None:
+        record = self.objects.setdefault(writing.object_id, ObjectRecord(writing.object_id))
+        plane, region, step = written.edit.plane, written.edit.region, written.step
+        prediction = record.predictions.get(plane)
+        if step is not None and step.is_seed and prediction is not None:
+            region = prediction.region
+        if step is not None and step.stop_reason is not None:
+            record.ends = (*record.ends, step)
+        writing.deltas.append(written.delta)
+        writing.before.setdefault(plane, record.written.get(plane))
+        writing.after[plane] = region if region.area else None
+        self._set_written(record, {plane: writing.after[plane]})
+        self.labels_changed.emit(written.change)
+
+    def _on_end(self, event: Event) -> None:
+        self._open.discard(event.request.generation)
+        writing = self._writing.pop(event.request.generation, None)
+        self._restoring.discard(event.request.generation)
+        if writing is not None and writing.deltas:
+            step = LabelsStep(
+                writing.title, writing.object_id, tuple(writing.deltas), writing.before, writing.after
+            )
+            self.history.push(step)
+        if isinstance(event, Failed):
+            self.journal.append("error", what=type(event.error).__name__, message=str(event.error))
+            self.failed.emit(event.error)
+        while self._later and not self.is_writing:
+            self._later.pop(0)()
+
+
+def _parallel(plane: PlaneRef, other: PlaneRef) -> bool:
+    return plane.at(0) == other.at(0)
+
+
+def _predicts(request: ask.Request, object_id: int, plane: PlaneRef) -> bool:
+    return isinstance(request, ask.Predict) and request.object_id == object_id and request.plane == plane
+
+
+def _plain(name: str) -> str:
+    """A name that every file system takes."""
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:60] or "image"
