@@ -78,9 +78,10 @@ def polygon_mask(vertices_yx: Any, shape: Shape2D) -> BoolArray:
     """
     vertices = _vertices(vertices_yx, 3, "a polygon")
     crossings = np.zeros((shape[0], shape[1] + 1), np.int64)
-    for (y0, x0), (y1, x1) in zip(vertices, np.roll(vertices, -1, axis=0), strict=True):
-        # rows whose centre lies in [low, high): both clipped first, since corners may be far away
-        low, high = np.clip(np.ceil(sorted((y0, y1))), 0, shape[0]).astype(int)
+    for edge in zip(vertices.tolist(), np.roll(vertices, -1, axis=0).tolist(), strict=True):
+        (y0, x0), (y1, x1) = sorted(edge)  # so that neighbours that share an edge round it alike
+        # rows whose centre lies in [y0, y1), clipped first, since corners may be far away
+        low, high = (int(min(max(np.ceil(y), 0), shape[0])) for y in (y0, y1))
         rows = np.arange(low, high)
         if len(rows):
             cross = x0 + (rows - y0) * ((x1 - x0) / (y1 - y0))
@@ -178,7 +179,8 @@ def _deepest_pixels(vertical: Array) -> Array:
         blocks = (kept[:, None] + side * np.array([(0, 0), (0, 1), (1, 0), (1, 1)])).reshape(-1, 2)
         blocks = blocks[(blocks <= limit).all(axis=1)]
     squared = _squared_depths(vertical, blocks)
-    return blocks[squared == squared.max()]
+    deepest: Array = blocks[squared == squared.max()]
+    return deepest
 
 
 def _squared_depths(vertical: Array, pixels: Array) -> Array:

@@ -190,8 +190,8 @@ class Level:
     offset_zyx: TripleZYX = (0.0, 0.0, 0.0)
 
     def __post_init__(self) -> None:
-        if not min(self.factor_zyx) > 0:
-            raise SpaceError(f"level factors must be positive, got {self.factor_zyx}")
+        if not (np.isfinite((*self.factor_zyx, *self.offset_zyx)).all() and min(self.factor_zyx) > 0):
+            raise SpaceError(f"level factors must be positive and offsets finite, got {self}")
 
     @classmethod
     def averaged(cls, factor_zyx: Sequence[float]) -> Level:
@@ -489,15 +489,3 @@ def resized_shape(shape: Shape2D, size: int) -> Shape2D:
     scale = size * 1.0 / max(shape)
     height, width = (max(int(side * scale + 0.5), 1) for side in shape)
     return height, width
-
-
-def snap_world(
-    points_world: Any, layer: LayerSpace, volume: VolumeSpace, axis: int, level: int = 0
-) -> list[PlanePoint]:
-    """Points of the world to planes: `LayerSpace.to_data`, then `VolumeSpace.snap`."""
-    return volume.snap(layer.to_data(points_world), axis, level)
-
-
-def plane_to_world(points_yx: Any, layer: LayerSpace, volume: VolumeSpace, plane: PlaneRef) -> FloatArray:
-    """(n, 2) points of a plane to (n, ndim) world coordinates."""
-    return layer.to_world(volume.to_data(points_yx, plane))

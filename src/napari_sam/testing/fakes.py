@@ -26,6 +26,7 @@ from napari_sam.core.planes import PlaneRef, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import EmbeddingStore, PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding, as_image
+from napari_sam.core.spaces import nearest_index
 from napari_sam.errors import EmbeddingNotFoundError, VolumeError
 
 LOGIT = 10.0
@@ -180,7 +181,7 @@ def _prompted_component(components: Array, prompts: PromptSet) -> BoolArray:
 
 
 def _labels_at(components: Array, points_yx: FloatArray) -> Array:
-    rows, cols = np.floor(points_yx + 0.5).astype(int).T
+    rows, cols = nearest_index(points_yx).T
     labels: Array = components[rows, cols]
     return labels
 
