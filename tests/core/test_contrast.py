@@ -122,6 +122,11 @@ def test_planes_of_one_volume_share_their_bounds() -> None:
     assert contrast.apply(bright).min() == 255
 
 
+def test_loose_pixels_are_as_good_as_planes() -> None:
+    plane = np.random.default_rng(0).integers(0, 4000, (30, 40, 2)).astype(np.uint16)
+    assert Contrast.from_samples(plane.reshape(-1, 2)) == Contrast.from_samples([plane])
+
+
 # channels
 
 

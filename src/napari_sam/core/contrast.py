@@ -63,7 +63,7 @@ class Contrast:
     @classmethod
     def from_samples(
         cls,
-        samples: Iterable[Array],
+        samples: Array | Iterable[Array],
         is_rgb: bool = False,
         percentiles: tuple[float, float] = PERCENTILES,
         mix: Mix | None = None,
@@ -77,8 +77,8 @@ class Contrast:
 
         Parameters
         ----------
-        samples : iterable of (H, W) or (H, W, C) array
-            Planes, or parts of planes, from all over the volume; any type.
+        samples : iterable of (H, W) or (H, W, C) array, or one (n, C) array
+            Planes, or parts of planes, from all over the volume; or n pixels of it. Any type.
         is_rgb : bool
             Whether the channels are colours.
         percentiles : (float, float)
@@ -91,6 +91,8 @@ class Contrast:
         VolumeError
             No sample was given, or samples differ in their number of channels.
         """
+        if isinstance(samples, np.ndarray) and samples.ndim == 2:
+            samples = [samples[:, None, :]]
         planes = [_channels_last(as_image(np.asarray(sample))) for sample in samples]
         if not planes or len({plane.shape[2] for plane in planes}) > 1:
             raise VolumeError(
