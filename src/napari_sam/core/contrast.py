@@ -233,14 +233,14 @@ def _by_table(values: Array, low: float, high: float) -> Array:
 
 
 def _by_arithmetic(values: Array, low: float, high: float) -> Array:
-    if low == high:
+    half_range = high / 2 - low / 2  # halves, because the difference of two large floats may overflow
+    if half_range == 0:
         return (values > high).astype(np.uint8) * np.uint8(255)
     dtype = np.float32 if values.dtype in (np.float16, np.float32) else np.float64
-    # halves, because the difference of two large floats may overflow
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         scaled: FloatArray = np.multiply(values, 0.5, dtype=dtype)
         scaled -= dtype(low / 2)
-        scaled *= dtype(255 / (high / 2 - low / 2))
+        scaled *= dtype(255 / half_range)
         scaled += dtype(0.5)
     np.clip(scaled, 0, 255, out=scaled)
     np.copyto(scaled, 0, where=np.isnan(scaled))
