@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
@@ -27,8 +28,8 @@ class QtDispatcher(QObject):  # type: ignore[misc]
         function()
 
 
-class Soon(QTimer):  # type: ignore[misc]
-    """Runs one function once, a moment after the last or first of many calls.
+class Soon:
+    """Runs one function once, a moment after the first of many calls.
 
     Parameters
     ----------
@@ -39,12 +40,17 @@ class Soon(QTimer):  # type: ignore[misc]
     """
 
     def __init__(self, function: Callable[[], None], milliseconds: int = 0) -> None:
-        super().__init__()
-        self.setSingleShot(True)
-        self.setInterval(milliseconds)
-        self.timeout.connect(function)
+        self._timer = QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(milliseconds)
+        self._timer.timeout.connect(function)
 
     def __call__(self, event: object = None) -> None:
         """Ask for a run."""
-        if not self.isActive():
-            self.start()
+        if not self._timer.isActive():
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Forget what was asked for."""
+        with suppress(RuntimeError):  # at exit, Qt may have deleted the timer before us
+            self._timer.stop()

@@ -75,7 +75,7 @@ class SessionLayers:
             **self._geometry(level),
         )
         layer.editable = False
-        self.preview = self._add(layer)
+        self.preview = self._add(layer, above=self.image)
 
     def show_labels(self, labels: LabelArray) -> None:
         """Show a label array on disk; its layer reads planes as they are looked at."""
@@ -86,7 +86,7 @@ class SessionLayers:
             data = AxisView(data, axes, self.frame.axes, self._shape(shape))
         self._remove(self.labels)
         layer = Labels(data, name=f"{self.image.name} objects", opacity=0.5, **self._geometry(labels.level))
-        self.labels = self._add(layer)
+        self.labels = self._add(layer, above=self.image)
 
     def adopt_points(self, layer: Points) -> None:
         """Take prompts from this points layer from now on."""
@@ -165,6 +165,18 @@ class SessionLayers:
             self.viewer.layers.selection.active = layer
             layer.mode = mode
 
+    @property
+    def tool(self) -> str | None:
+        """What the user draws with now, as `use_tool` takes it."""
+        active = self.viewer.layers.selection.active
+        if (
+            active is None
+            or active not in (self.points, self.shapes)
+            or not str(active.mode).startswith("add")
+        ):
+            return None
+        return "points" if active is self.points else str(active.mode).removeprefix("add_")
+
     # Showing changes
 
     def redraw_preview(self, redraw: Redraw, values: Array) -> None:
@@ -194,11 +206,13 @@ class SessionLayers:
             "axis_labels": image.axis_labels,
         }
 
-    def _add(self, layer: Any) -> Any:
-        active = self.viewer.layers.selection.active
-        self.viewer.add_layer(layer)
+    def _add(self, layer: Any, above: Any = None) -> Any:
+        """Add a layer on top, or just above another, and leave the selection as it was."""
+        layers = self.viewer.layers
+        active = layers.selection.active
+        layers.insert(len(layers) if above is None else layers.index(above) + 1, layer)
         if active is not None:
-            self.viewer.layers.selection.active = active
+            layers.selection.active = active
         self._own.append(layer)
         return layer
 

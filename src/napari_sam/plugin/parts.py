@@ -7,7 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_sam.plugin.keys import shown
@@ -40,6 +50,22 @@ def row(*widgets: QWidget) -> QWidget:
     for widget in widgets:
         layout.addWidget(widget)
     return made
+
+
+def scrolling(widget: QWidget) -> QVBoxLayout:
+    """Give a widget a column that scrolls where the window is too low for it, and return its layout."""
+    area, body = QScrollArea(), QWidget()
+    area.setWidgetResizable(True)
+    area.setFrameShape(QScrollArea.Shape.NoFrame)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    area.setWidget(body)
+    outer = QVBoxLayout(widget)
+    outer.setContentsMargins(0, 0, 0, 0)
+    outer.addWidget(area)
+    layout = QVBoxLayout(body)
+    layout.setContentsMargins(6, 4, 6, 4)
+    layout.setSpacing(4)
+    return layout
 
 
 def section(title: str, *widgets: QWidget, expanded: bool = True) -> QCollapsible:
@@ -114,3 +140,16 @@ def quiet(widget: QWidget) -> Iterator[None]:
 def _equal(a: Any, b: Any) -> bool:
     plain = (str, int, tuple, type(None))
     return isinstance(a, plain) and isinstance(b, plain) and a == b
+
+
+def dot(colour: str) -> QIcon:
+    """A filled circle."""
+    pixmap = QPixmap(24, 24)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setBrush(QColor(colour))
+    painter.setPen(QColor("white"))
+    painter.drawEllipse(3, 3, 18, 18)
+    painter.end()
+    return QIcon(pixmap)

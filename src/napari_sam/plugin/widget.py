@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QSpinBox,
-    QVBoxLayout,
     QWidget,
 )
 
@@ -25,8 +24,10 @@ from napari_sam.core.models import ModelSpec
 from napari_sam.errors import DependencyError
 from napari_sam.plugin.advice import advice, propagation_summary
 from napari_sam.plugin.controller import SegmentController
+from napari_sam.plugin.layers import COLOURS
 from napari_sam.plugin.models import model_choices, model_details
-from napari_sam.plugin.parts import Form, allow, button, choice, fill, quiet, row, section
+from napari_sam.plugin.objects import ObjectList
+from napari_sam.plugin.parts import Form, allow, button, choice, dot, fill, quiet, row, scrolling, section
 from napari_sam.plugin.space import axes_choices
 from napari_sam.plugin.strip import PlaneStrip
 from napari_sam.propagation.settings import Direction
@@ -89,9 +90,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
 
     def _build(self) -> None:
         self.setMinimumWidth(330)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(6, 6, 6, 6)
-        layout.setSpacing(4)
+        layout = scrolling(self)
         self.status = QLabel()
         self.status.setWordWrap(True)
         self.status.setMinimumHeight(54)
@@ -102,8 +101,9 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         layout.addWidget(self.status)
         layout.addWidget(section("Image and model", self._image_form()))
         layout.addWidget(section("Object", *self._object_parts()))
-        layout.addWidget(section("Propagate through planes", *self._propagate_parts()))
-        layout.addWidget(section("Planes", *self._plane_parts()))
+        self.planes_section = section("Planes", *self._plane_parts(), *self._propagate_parts())
+        layout.addWidget(self.planes_section)
+        layout.addWidget(section("Objects", *self._list_parts()))
         layout.addWidget(self._progress_row())
         layout.addWidget(self._save_button())
         layout.addStretch(1)
@@ -132,13 +132,17 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         actions = self.controller.actions
         self.object_label = QLabel()
         self.add_button = self._polarity_button(
-            "Add  ●", "The next points say: this belongs to the object.", True
+            "Add", "The next points say: this belongs to the object.", True
         )
-        self.remove_button = self._polarity_button("Remove  ●", "The next points say: this does not.", False)
+        self.remove_button = self._polarity_button("Remove", "The next points say: this does not.", False)
         polarity = QButtonGroup(self)
         for each in (self.add_button, self.remove_button):
             polarity.addButton(each)
-        tools = [button(text, tip, partial(self._use_tool, kind)) for text, kind, tip in TOOLS]
+        self.tool_buttons = {
+            kind: button(text, tip, partial(self._use_tool, kind)) for text, kind, tip in TOOLS
+        }
+        for each in self.tool_buttons.values():
+            each.setCheckable(True)
         self.cycle_button = button("Other answer", "Show the model's next answer.", actions["cycle"], "cycle")
         self.keep_button = button("Keep", "Write the mask into the labels.", actions["keep"], "keep")
         self.next_button = button(
@@ -154,9 +158,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         return [
             self.object_label,
             row(self.add_button, self.remove_button),
-            row(*tools),
-            row(self.cycle_button, self.keep_button),
-            self.next_button,
+            row(*self.tool_buttons.values()),
+            row(self.cycle_button, self.keep_button, self.next_button),
             row(self.undo_button, self.redo_button, self.clear_button),
             form,
         ]
@@ -164,6 +167,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _polarity_button(self, text: str, tooltip: str, positive: bool) -> QPushButton:
         made = button(text, tooltip, lambda: self._set_polarity(positive), "polarity")
         made.setCheckable(True)
+        made.setIcon(dot(COLOURS["positive" if positive else "negative"]))
         return made
 
     def _propagate_parts(self) -> list[QWidget]:
@@ -174,7 +178,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.direction_box = choice(self._choose_direction)
         fill(self.direction_box, DIRECTIONS)
         form = Form()
-        form.add("Planes", row(self.first_box, QLabel("to"), self.last_box), "Planes that may be reached.")
+        form.add("Range", row(self.first_box, QLabel("to"), self.last_box), "Planes that may be reached.")
         form.add("Direction", self.direction_box, "Which way to go from the planes with prompts.")
         self.propagate_button = button(
             "Propagate", "Carry the object to its neighbours.", self.session.propagate, "propagate"
@@ -193,6 +197,14 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             self.session.encode_all,
         )
         return [self.strip, row(self.strip_label, self.encode_button)]
+
+    def _list_parts(self) -> list[QWidget]:
+        self.object_list = ObjectList()
+        self.object_list.chosen.connect(self._choose_object)
+        self.erase_button = button(
+            "Delete object", "Remove the active object's labels and prompts.", self.session.erase_object
+        )
+        return [self.object_list, row(self.erase_button)]
 
     def _progress_row(self) -> QWidget:
         self.progress_bar = QProgressBar()
@@ -283,6 +295,9 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         if self.controller.layers is not None:
             self.controller.layers.use_tool(tool)
 
+    def _choose_object(self, object_id: int) -> None:
+        self.session.state.object_id = object_id
+
     def _go_to_plane(self, index: int) -> None:
         self.controller.go_to_plane(index)
 
@@ -324,11 +339,16 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         blocked = resolved.reason if isinstance(resolved, Blocked) else None
         count = len([r for r in session.objects.values() if r.written])
         self.object_label.setText(f"<b>Object {record.object_id}</b>  ({count} kept so far)")
+        self.object_list.show_objects(session.objects.values(), record)
+        allow(self.erase_button, None if not record.is_empty else "this object is empty")
         for each, on in (
             (self.add_button, session.state.positive),
             (self.remove_button, not session.state.positive),
         ):
             each.setChecked(on)
+        tool = self.controller.layers.tool if self.controller.layers is not None else None
+        for kind, each in self.tool_buttons.items():
+            each.setChecked(kind == tool)
         nothing = None if record.pending else "there is no new mask"
         allow(self.keep_button, blocked or nothing)
         several = session.shown_prediction is not None and len(session.shown_prediction.candidates) > 1
@@ -344,6 +364,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.result_label.setVisible(bool(record.ends))
 
     def _show_planes(self, resolved: ResolvedSession | Blocked) -> None:
+        self.planes_section.setVisible(isinstance(resolved, Blocked) or self._axis_size() > 1)
         if isinstance(resolved, Blocked):
             return
         plane, size = resolved.plane, self._axis_size()
