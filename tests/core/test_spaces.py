@@ -36,14 +36,16 @@ def layers(draw, ndim=None) -> LayerSpace:
     """Any layer a viewer can show: anisotropic or mirrored, rotated, sheared, moved, and an affine on top."""
     n = draw(st.integers(1, 5)) if ndim is None else ndim
     seed = draw(st.integers(0, 2**16))
-    size = st.floats(1e-3, 1e3) | st.floats(-1e3, -1e-3)
+    size = st.floats(1e-2, 1e2) | st.floats(-1e2, -1e-2)
     scale = draw(st.lists(size, min_size=n, max_size=n))
     translate = draw(st.lists(st.floats(-1e3, 1e3), min_size=n, max_size=n))
-    shear = draw(arrays(float, n * (n - 1) // 2, elements=st.floats(-2, 2)))
+    shear = draw(arrays(float, n * (n - 1) // 2, elements=st.floats(-1, 1)))
     extra = np.eye(n + 1)
     extra[:n, :n] = rotation(n, seed + 1) * draw(st.floats(0.1, 10))
     extra[:n, n] = draw(st.floats(-100, 100))
-    return LayerSpace(layer_affine(scale, translate, rotation(n, seed), shear, extra), n)
+    matrix = layer_affine(scale, translate, rotation(n, seed), shear, extra)
+    assume(np.linalg.cond(matrix[:n, :n]) < 1e5)  # beyond that float64 itself loses the 1e-6
+    return LayerSpace(matrix, n)
 
 
 @st.composite
@@ -147,7 +149,8 @@ def test_points_of_the_wrong_width_are_refused() -> None:
 @given(st.integers(1, 64), st.integers(1, 64), st.floats(-1, 100))
 def test_an_averaged_level_keeps_the_edge_of_the_volume(factor, voxel, x0) -> None:
     level = Level.averaged((factor, 1, 1))
-    np.testing.assert_allclose(level.from_level0(np.array([[x0, 0, 0]]))[0, 0], (x0 + 0.5) / factor - 0.5)
+    got = level.from_level0(np.array([[x0, 0, 0]]))[0, 0]
+    np.testing.assert_allclose(got, (x0 + 0.5) / factor - 0.5, atol=1e-12)
     blocks = np.arange(factor * voxel, factor * (voxel + 1))
     assert (
         nearest_index(level.from_level0(np.stack([blocks, 0 * blocks, 0 * blocks], 1))[:, 0]) == voxel
@@ -190,8 +193,10 @@ def test_factors_must_be_positive(factor) -> None:
 def test_data_and_plane_are_there_and_back(space, axis, level, data) -> None:
     index = data.draw(st.integers(0, space.shapes_zyx[level][axis] - 1))
     plane = PlaneRef(axis, index, level, data.draw(st.integers(0, space.n_time - 1)))
-    points = data.draw(arrays(float, (3, 2), elements=st.floats(-50, 50)))
     rows = [i for i in range(3) if i != axis]
+    height, width = (space.shapes_zyx[level][i] for i in rows)
+    points = data.draw(arrays(float, (3, 2), elements=st.floats(-0.49, 0.49)))
+    points += [[data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))]]
     for column, i in enumerate(rows):  # an absent axis has one voxel, in the middle of which everything lies
         if space.zyx_axes[i] is None:
             points[:, column] = 0
@@ -214,7 +219,9 @@ def test_every_voxel_belongs_to_one_plane_and_is_found_in_it(space, axis, level,
     ((plane, point_yx),) = space.snap(point, axis, level)
     assert space.belongs(point, plane).all()
     assert (plane.axis, plane.level, plane.time) == (axis, level, tzyx[0])
-    assert plane.index == tzyx[1 + axis] // round(space.levels[level].factor_zyx[axis])
+    last = space.shapes_zyx[level][axis] - 1
+    assert plane.index == min(tzyx[1 + axis] // round(space.levels[level].factor_zyx[axis]), last)
+    np.testing.assert_allclose(space.to_plane(point, plane), [point_yx])
     PromptSet([point_yx]).check_inside(tuple(n for i, n in enumerate(space.shapes_zyx[level]) if i != axis))
     neighbours = [plane.at(i) for i in (plane.index - 1, plane.index + 1) if i >= 0]
     assert not any(space.belongs(point, other).any() for other in neighbours)

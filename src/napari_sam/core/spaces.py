@@ -302,13 +302,16 @@ class VolumeSpace:
         return self.shapes_zyx[0]
 
     def to_zyx(self, points_data: Any, level: int = 0) -> FloatArray:
-        """(n, ndim) data coordinates to (n, 3) voxel coordinates of a level; an absent axis reads 0."""
+        """(n, ndim) data coordinates to (n, 3) voxel coordinates of a level; an absent axis reads 0.
+
+        A level may end a little short of level 0: its last voxels then stand for what lies beyond them.
+        """
         points = _points(points_data, self.ndim, "data")
         zyx = np.zeros((len(points), 3))
         for i, axis in enumerate(self.zyx_axes):
             if axis is not None:
                 zyx[:, i] = points[:, axis]
-        return self.levels[level].from_level0(zyx)
+        return self._kept_inside(self.levels[level].from_level0(zyx), zyx, level)
 
     def time_of(self, points_data: Any) -> Array:
         """(n,) time point that each point belongs to."""
@@ -368,7 +371,7 @@ class VolumeSpace:
         points = _finite(_points(points_data, self.ndim, "data"), "data")
         times = self.time_of(points)
         self._check_inside(points, times)
-        zyx = self._clipped(self.to_zyx(points, level), level)
+        zyx = self.to_zyx(points, level)
         return [
             PlanePoint(PlaneRef(axis, index, level, time), (y, x))
             for index, time, (y, x) in zip(
@@ -410,11 +413,12 @@ class VolumeSpace:
         plane = PlaneRef(axis, index, level, time)
         return plane, self.to_plane(points, plane)
 
-    def _clipped(self, points_zyx: FloatArray, level: int) -> FloatArray:
-        """Keep points of the volume inside a level that ends a little short of level 0."""
+    def _kept_inside(self, zyx: FloatArray, zyx_level0: FloatArray, level: int) -> FloatArray:
+        """Clip coordinates of a level to its voxels where the point lies inside the volume."""
+        indices = nearest_index(zyx_level0)
+        inside = (indices >= 0) & (indices < self.shape_zyx)
         end = np.nextafter(np.array(self.shapes_zyx[level]) - 0.5, -np.inf)
-        clipped: FloatArray = np.clip(points_zyx, -0.5, end)
-        return clipped
+        return np.where(inside, np.clip(zyx, -0.5, end), zyx)
 
     def _check_inside(self, points: FloatArray, times: Array) -> None:
         indices = nearest_index(self.to_zyx(points))
