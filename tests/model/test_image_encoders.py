@@ -71,6 +71,12 @@ def test_windows_come_back_together(height, width, window):
     assert torch.equal(join_windows(windows, height, width), x)
 
 
+def test_windows_are_filled_up_as_told():
+    windows = split_windows(torch.zeros(1, 2, 2, 2), 3, torch.tensor([5.0, 7.0]))
+    assert windows[0, :, :, 0].tolist() == [[0, 0, 5], [0, 0, 5], [5, 5, 5]]
+    assert windows[0, 2, 2].tolist() == [5, 7]
+
+
 def test_layer_norm_works_on_channels():
     norm = LayerNorm2d(5)
     torch.nn.init.normal_(norm.weight)
@@ -87,7 +93,10 @@ def test_windowed_and_global_blocks_are_where_the_configuration_says():
         assert isinstance(config.encoder, ViTConfig)
         with torch.device("meta"):
             blocks = build_sam(config).image_encoder.blocks
-        assert tuple(i for i, block in enumerate(blocks) if not block.window) == config.encoder.global_blocks
+        assert (
+            tuple(i for i, block in enumerate(blocks) if block.attn.size == config.grid)
+            == config.encoder.global_blocks
+        )
 
 
 def test_pyramid_is_equivariant_to_shifts_inside(drawn):

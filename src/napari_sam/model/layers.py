@@ -72,13 +72,26 @@ def neck(in_channels: int, out_channels: int) -> nn.Sequential:
     )
 
 
-def split_windows(x: Tensor, window: int) -> Tensor:
-    """(B, H, W, C) to (B * n, window, window, C), with zeros added right and below where they do not fit."""
+def split_windows(x: Tensor, window: int, filling: Tensor | None = None) -> Tensor:
+    """(B, H, W, C) to (B * n, window, window, C).
+
+    Where windows do not fit, cells are added right and below, with (C,) `filling` in them, or zeros.
+    """
     height, width, channels = x.shape[1:]
-    x = F.pad(x, (0, 0, 0, -width % window, 0, -height % window))
+    below, right = -height % window, -width % window
+    if below or right:
+        x = _extend(x, below, right, filling)
     rows, cols = x.shape[1] // window, x.shape[2] // window
     x = x.view(-1, rows, window, cols, window, channels)
     return x.transpose(2, 3).reshape(-1, window, window, channels)
+
+
+def _extend(x: Tensor, below: int, right: int, filling: Tensor | None) -> Tensor:
+    if filling is None:
+        return F.pad(x, (0, 0, 0, right, 0, below))
+    batch, height, width, channels = x.shape
+    x = torch.cat([x, filling.expand(batch, height, right, channels)], dim=2)
+    return torch.cat([x, filling.expand(batch, below, width + right, channels)], dim=1)
 
 
 def join_windows(windows: Tensor, height: int, width: int) -> Tensor:
