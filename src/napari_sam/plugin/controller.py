@@ -19,8 +19,9 @@ from napari_sam.plugin.layers import SessionLayers
 from napari_sam.plugin.space import LayerFrame, axes_choices, open_layer
 from napari_sam.session.engine import Backend, SamBackend
 from napari_sam.session.labels import LabelArray, LabelChange
+from napari_sam.session.preview import Redraw
 from napari_sam.session.resolve import Blocked
-from napari_sam.session.session import Redraw, Session
+from napari_sam.session.session import Session
 
 NO_IMAGE = Blocked("Choose an image layer, or open one (File > Open Sample has two).")
 MOVED = ("scale", "translate", "rotate", "shear", "affine")

@@ -18,8 +18,7 @@ from napari_sam.plugin.space import LayerFrame, layer_space
 from napari_sam.plugin.views import AxisView
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.marks import Marks, ShapeKind, ShapeMark
-from napari_sam.session.preview import PreviewArray
-from napari_sam.session.session import Redraw
+from napari_sam.session.preview import PreviewArray, Redraw
 
 POLARITY = "polarity"
 COLOURS = {"positive": "#2ee66b", "negative": "#ff3b5c"}

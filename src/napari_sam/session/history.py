@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.session.labels import LabelDelta
@@ -63,6 +63,27 @@ class LabelsStep:
 
 
 Step = MarksStep | LabelsStep
+
+
+@dataclass(slots=True, eq=False)
+class Writing:
+    """A job that changes labels, from its order to its end; becomes one step."""
+
+    title: str
+    object_id: int
+    deltas: list[LabelDelta] = field(default_factory=list)
+    before: dict[PlaneRef, Region | None] = field(default_factory=dict)
+    after: dict[PlaneRef, Region | None] = field(default_factory=dict)
+
+    def note(self, delta: LabelDelta, before: Region | None, after: Region | None) -> None:
+        """Add one change, and what the object was and is in its plane."""
+        self.deltas.append(delta)
+        self.before.setdefault(delta.plane, before)
+        self.after[delta.plane] = after
+
+    def step(self) -> LabelsStep:
+        """All changes as one step."""
+        return LabelsStep(self.title, self.object_id, tuple(self.deltas), self.before, self.after)
 
 
 class History:

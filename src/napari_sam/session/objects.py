@@ -58,3 +58,10 @@ class ObjectRecord:
             self.written.pop(plane, None)
         else:
             self.written[plane] = region
+
+    def region_of(self, region: Region, plane: PlaneRef, step: PropagationStep | None) -> Region | None:
+        """What was written in a plane: for a seed plane, the very mask that the user has seen."""
+        prediction = self.predictions.get(plane)
+        if step is not None and step.is_seed and prediction is not None:
+            region = prediction.region
+        return region if region.area else None

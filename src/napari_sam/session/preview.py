@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from napari_sam.core.arrays import Array
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
+from napari_sam.session.labels import hull
+
+
+@dataclass(frozen=True, slots=True)
+class Redraw:
+    """A part of a plane whose preview changed."""
+
+    plane: PlaneRef
+    box_yxyx: BoxYXYX
 
 
 class PreviewArray:
@@ -32,6 +43,17 @@ class PreviewArray:
         if region is not None and region.area:
             self._regions[plane] = region
         return before
+
+    def show(self, planes: Iterable[PlaneRef], regions: Mapping[PlaneRef, Region]) -> list[Redraw]:
+        """Make these planes show `regions`, and nothing where there is none; returns what changed."""
+        redraws = []
+        for plane in planes:
+            now = regions.get(plane)
+            before = self.set(plane, now)
+            box = hull(before, now)
+            if before is not now and box[2] > box[0]:
+                redraws.append(Redraw(plane, box))
+        return redraws
 
     @property
     def planes(self) -> list[PlaneRef]:

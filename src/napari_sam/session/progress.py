@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from napari_sam.core.results import EncodeEvent
-from napari_sam.session.requests import EncodePlanes, Request
+from napari_sam.session.requests import EncodePlanes, Propagate, Request
 from napari_sam.session.worker import Answer, Event, Started
 
 
@@ -34,11 +34,11 @@ class Progress:
     def __init__(self) -> None:
         self._jobs: dict[int, JobStatus] = {}
 
-    def note(self, event: Event, total: int = 0) -> None:
-        """Take one event; `total` is how many steps a job that starts is expected to have."""
+    def note(self, event: Event) -> None:
+        """Take one event."""
         key = event.request.generation
         if isinstance(event, Started):
-            self._jobs[key] = JobStatus(event.request, 0, total)
+            self._jobs[key] = JobStatus(event.request, 0, _expected_steps(event.request))
         elif isinstance(event, Answer) and key in self._jobs:
             self._jobs[key] = _advanced(self._jobs[key], event.value)
         else:
@@ -62,3 +62,11 @@ def _advanced(job: JobStatus, value: object) -> JobStatus:
         done, total = value
         return replace(job, done=done, total=total)
     return replace(job, done=job.done + 1)
+
+
+def _expected_steps(request: Request) -> int:
+    """How many steps a job will have at most, 0 if that is not known."""
+    if isinstance(request, Propagate):
+        first, end = request.settings.plane_range or (0, 0)
+        return end - first
+    return len(request.planes) if isinstance(request, EncodePlanes) else 0

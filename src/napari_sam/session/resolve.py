@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from napari_sam.core.arrays import FloatArray
 from napari_sam.core.planes import PlaneRef, Shape2D
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.spaces import nearest_index
+from napari_sam.propagation.settings import Direction, PropagationSettings
 from napari_sam.session.marks import Marks, marked_planes, marks_on_plane, marks_space
 from napari_sam.session.state import SessionState
 
@@ -101,6 +102,36 @@ def reach_of(state: SessionState, size: int) -> range:
     first = state.first_plane or 0
     last = size - 1 if state.last_plane is None else state.last_plane
     return range(max(0, first), min(size - 1, last) + 1)
+
+
+def parallel(plane: PlaneRef, other: PlaneRef) -> bool:
+    """Whether two planes differ in their index at most."""
+    return plane.at(0) == other.at(0)
+
+
+def planes_around(plane: PlaneRef, size: int, reach: int | None) -> list[PlaneRef]:
+    """A plane and its neighbours up to `reach` away, nearest first; all of the axis if `reach` is None."""
+    first, last = (0, size - 1) if reach is None else (plane.index - reach, plane.index + reach)
+    near = range(max(0, first), min(size - 1, last) + 1)
+    return [plane.at(i) for i in sorted(near, key=lambda i: (abs(i - plane.index), i))]
+
+
+def propagation_settings(
+    state: SessionState, reach: range, settings: PropagationSettings | None = None
+) -> PropagationSettings:
+    """Settings with the direction and range that the user wishes."""
+    settings = settings or PropagationSettings()
+    return replace(settings, direction=state.direction, plane_range=(reach.start, reach.stop))
+
+
+def stale_planes(
+    state: SessionState, resolved: ResolvedSession, written: Iterable[PlaneRef]
+) -> list[PlaneRef]:
+    """Planes that an earlier propagation wrote and a new one would visit, if the object went so far."""
+    seeds = [p.index for p in resolved.marks if p.index in resolved.reach]
+    first = min(seeds) if state.direction is Direction.FORWARD else resolved.reach.start
+    last = max(seeds) if state.direction is Direction.BACKWARD else resolved.reach.stop - 1
+    return [p for p in written if parallel(p, resolved.plane) and first <= p.index <= last]
 
 
 def _resolved(state: SessionState, volume: VolumeLike, plane: PlaneRef, marks: Marks) -> ResolvedSession:

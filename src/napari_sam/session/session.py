@@ -14,51 +14,40 @@ All methods are called on one thread (a window's own) and return at once; the wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from psygnal import EmissionInfo, Signal
 
-from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
+from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
 from napari_sam.session.engine import Backend, Engine, Written
-from napari_sam.session.history import History, LabelsStep, MarksStep, Step
+from napari_sam.session.history import History, MarksStep, Step, Writing
 from napari_sam.session.journal import Journal
-from napari_sam.session.labels import LabelArray, LabelChange, LabelDelta, hull
+from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
-from napari_sam.session.preview import PreviewArray
+from napari_sam.session.orders import Orders
+from napari_sam.session.preview import PreviewArray, Redraw
 from napari_sam.session.progress import Progress
-from napari_sam.session.resolve import Blocked, ResolvedSession, Snapshot, resolve
+from napari_sam.session.resolve import (
+    Blocked,
+    ResolvedSession,
+    Snapshot,
+    parallel,
+    planes_around,
+    propagation_settings,
+    resolve,
+    stale_planes,
+)
 from napari_sam.session.state import SessionState
-from napari_sam.session.worker import Answer, Event, Failed, InferenceThread, Started
+from napari_sam.session.worker import Answer, Event, Failed, Started
 
 Dispatch = Callable[[Callable[[], None]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Redraw:
-    """A part of a plane whose preview changed."""
-
-    plane: PlaneRef
-    box_yxyx: BoxYXYX
-
-
-@dataclass(slots=True, eq=False)
-class _Writing:
-    """A job that changes labels, from its order to its end; becomes one step of the history."""
-
-    title: str
-    object_id: int
-    deltas: list[LabelDelta] = field(default_factory=list)
-    before: dict[PlaneRef, Region | None] = field(default_factory=dict)
-    after: dict[PlaneRef, Region | None] = field(default_factory=dict)
 
 
 class Session:
@@ -115,17 +104,12 @@ class Session:
         self.model_ready = False
         self._folder = Path(folder)
         self._dispatch = dispatch
-        self._engine = Engine(backend)
-        self._generation = 0
-        self._latest: dict[str, int] = {}
-        self._writing: dict[int, _Writing] = {}
+        self._writing: dict[int, Writing] = {}
         self._restoring: set[int] = set()
         self._later: list[Callable[[], None]] = []
         self._largest_label = 0
-        self._left_at = 0
-        self._open: set[int] = set()
         self._closed = False
-        self._thread = InferenceThread(self._engine.job, self._receive)
+        self._orders = Orders(Engine(backend).job, self._receive)
         self.state.events.connect(self._on_state)
 
     # What is there
@@ -164,7 +148,7 @@ class Session:
     @property
     def is_busy(self) -> bool:
         """Whether anything runs, waits, or is on its way back."""
-        return bool(self._open)
+        return self._orders.is_busy
 
     # What the user does
 
@@ -185,17 +169,16 @@ class Session:
         self._largest_label = 0
         self.preview = PreviewArray((volume.n_time, *volume.shape_zyx(self.state.level)))
         self.state.object_id = 1
-        self._submit(ask.UseVolume(volume=volume))
+        self._orders.submit(ask.UseVolume(volume=volume))
         path = self._folder / f"{_plain(name)}-{datetime.now():%Y%m%d-%H%M%S-%f}.zarr"
-        self._submit(ask.CreateLabels(path=path, volume=volume, level=self.state.level, flat=flat))
+        self._orders.submit(ask.CreateLabels(path=path, volume=volume, level=self.state.level, flat=flat))
         self.journal.append("volume", name=name, source=volume.source, labels=str(path))
         self.changed.emit()
 
     def leave_volume(self) -> None:
         """Let go of the image; labels stay on disk."""
-        self.cancel()
+        self._orders.leave_image()
         self.volume = self.labels = None
-        self._left_at = self._generation
         self._writing.clear()
         self._restoring.clear()
         self._later.clear()
@@ -207,13 +190,13 @@ class Session:
     def use_labels(self, labels: LabelArray) -> None:
         """Write to labels that exist already; new objects get numbers above theirs."""
         self.labels = labels
-        self._submit(ask.UseLabels(labels=labels))
+        self._orders.submit(ask.UseLabels(labels=labels))
         self.changed.emit()
 
     def load_model(self) -> None:
         """Load the model of the state."""
         self.model_ready = False
-        self._submit(ask.LoadModel(spec=self.state.model))
+        self._orders.submit(ask.LoadModel(spec=self.state.model))
         self.journal.append("model", name=self.state.model.name, device=self.state.model.device)
 
     def show(self, view: PlaneRef | Blocked) -> None:
@@ -280,25 +263,20 @@ class Session:
         if isinstance(resolved, Blocked) or resolved.propagate_blocked or self.labels is None:
             return
         seeds = {p: self._seed(p, m) for p, m in resolved.marks.items() if p.index in resolved.reach}
-        wished = replace(
-            settings or PropagationSettings(),
-            direction=self.state.direction,
-            plane_range=(resolved.reach.start, resolved.reach.stop),
-        )
-        stale = (p for p in record.written if _parallel(p, resolved.plane) and p.index in resolved.reach)
+        kept = {*seeds, *record.predictions}
         request = ask.Propagate(
             labels=self.labels,
             object_id=record.object_id,
             plane=resolved.plane,
             seeds=seeds,
-            settings=wished,
+            settings=propagation_settings(self.state, resolved.reach, settings),
             policy=self.state.policy,
             replaces=dict(record.written),
-            stale=tuple(p for p in stale if p not in seeds and p not in record.predictions),
+            stale=tuple(p for p in stale_planes(self.state, resolved, record.written) if p not in kept),
         )
         record.ends = ()
-        generation = self._submit(request)
-        self._writing[generation] = _Writing("propagation", record.object_id)
+        generation = self._orders.submit(request)
+        self._writing[generation] = Writing("propagation", record.object_id)
         self.journal.append("propagate", object=record.object_id, seeds=sorted(p.index for p in seeds))
         self.changed.emit()
 
@@ -309,12 +287,11 @@ class Session:
     def save(self, path: str | Path, **options: Any) -> None:
         """Write the labels to a file; `options` as `napari_sam.save_labels` takes them, overwriting included."""
         if self.labels is not None:
-            self._submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
+            self._orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
 
     def cancel(self) -> None:
         """Stop everything but the writing of labels; what was finished stays."""
-        kept = (ask.WriteLabels, ask.RestoreLabels, ask.CreateLabels, ask.UseVolume, ask.LoadModel)
-        self._thread.cancel(lambda request: not isinstance(request, kept))
+        self._orders.cancel_all()
 
     def undo(self) -> None:
         """Take the last step back; a running propagation is cancelled first."""
@@ -328,18 +305,9 @@ class Session:
         """End the inference thread after its present step; True once it has ended."""
         self._closed = True
         self.state.events.disconnect(self._on_state)
-        return self._thread.close(timeout)
+        return self._orders.close(timeout)
 
     # Orders
-
-    def _submit(self, request: ask.Request) -> int:
-        self._generation += 1
-        request = replace(request, generation=self._generation)
-        if request.lane is not None:
-            self._latest[request.lane] = self._generation
-        self._open.add(self._generation)
-        self._thread.submit(request)
-        return self._generation
 
     def _write(self, title: str, edits: tuple[LabelEdit, ...]) -> None:
         assert self.labels is not None
@@ -347,7 +315,7 @@ class Session:
         request = ask.WriteLabels(
             labels=self.labels, edits=edits, policy=self.state.policy, replaces=dict(record.written)
         )
-        self._writing[self._submit(request)] = _Writing(title, record.object_id)
+        self._writing[self._orders.submit(request)] = Writing(title, record.object_id)
         planes = [[e.plane.axis, e.plane.index, e.plane.time] for e in edits]
         self.journal.append(title, object=record.object_id, planes=planes)
 
@@ -361,7 +329,7 @@ class Session:
             return
         assert isinstance(self.view, PlaneRef)
         if self.view not in self.encoded:
-            self._submit(ask.EncodePlane(plane=self.view))
+            self._orders.submit(ask.EncodePlane(plane=self.view))
         self._encode_neighbours(self.state.idle_reach)
 
     def _encode_neighbours(self, reach: int | None) -> None:
@@ -369,12 +337,10 @@ class Session:
         if self.volume is None or isinstance(self.view, Blocked):
             return
         size = self.volume.shape_zyx(self.view.level)[self.view.axis]
-        index = self.view.index
-        near = range(size) if reach is None else range(max(0, index - reach), min(size, index + reach + 1))
-        planes = (self.view.at(i) for i in sorted(near, key=lambda i: (abs(i - index), i)))
+        planes = planes_around(self.view, size, reach)
         missing = tuple(p for p in planes if p not in self.encoded)
         if missing:
-            self._submit(ask.EncodePlanes(planes=missing))
+            self._orders.submit(ask.EncodePlanes(planes=missing))
 
     def _put_marks(self, record: ObjectRecord, marks: Marks) -> None:
         record.marks = marks
@@ -386,10 +352,10 @@ class Session:
         resolved, record = self.resolved, self.record
         if isinstance(resolved, Blocked):
             return
-        gone = [p for p in record.asked if _parallel(p, resolved.plane) and p not in resolved.marks]
+        gone = [p for p in record.asked if parallel(p, resolved.plane) and p not in resolved.marks]
         for plane in gone:
             record.forget(plane)
-            self._thread.cancel(partial(_predicts, object_id=record.object_id, plane=plane))
+            self._orders.cancel_prediction(record.object_id, plane)
         for plane, marks in resolved.marks.items():
             asked = record.asked.get(plane)
             if asked is None or not marks.same_as(asked):
@@ -399,7 +365,9 @@ class Session:
     def _ask(self, record: ObjectRecord, plane: PlaneRef, marks: Marks) -> None:
         earlier = record.predictions.get(plane) if marks.extends(record.asked.get(plane)) else None
         record.asked[plane] = marks
-        self._submit(ask.Predict(object_id=record.object_id, plane=plane, marks=marks, earlier=earlier))
+        self._orders.submit(
+            ask.Predict(object_id=record.object_id, plane=plane, marks=marks, earlier=earlier)
+        )
 
     # History
 
@@ -409,7 +377,7 @@ class Session:
             action()
             return
         self._later.append(action)
-        self._thread.cancel(lambda request: isinstance(request, ask.Propagate))
+        self._orders.cancel(lambda request: isinstance(request, ask.Propagate))
 
     def _replay(self, step: Step | None, forward: bool) -> None:
         if step is None:
@@ -423,7 +391,7 @@ class Session:
         elif self.labels is not None:
             self._set_written(record, step.regions_after if forward else step.regions_before)
             request = ask.RestoreLabels(labels=self.labels, deltas=step.deltas, forward=forward)
-            self._restoring.add(self._submit(request))
+            self._restoring.add(self._orders.submit(request))
         self.changed.emit()
 
     def _set_written(self, record: ObjectRecord, regions: Any) -> None:
@@ -435,12 +403,8 @@ class Session:
     # Preview
 
     def _sync_preview(self, planes: Iterable[PlaneRef]) -> None:
-        pending = self.record.pending
-        for plane in planes:
-            before, now = self.preview.set(plane, pending.get(plane)), pending.get(plane)
-            box = hull(before, now)
-            if before is not now and box[2] > box[0]:
-                self.preview_changed.emit(Redraw(plane, box))
+        for redraw in self.preview.show(planes, self.record.pending):
+            self.preview_changed.emit(redraw)
 
     def _on_state(self, info: EmissionInfo) -> None:
         name = info.signal.name
@@ -474,27 +438,13 @@ class Session:
     def _on_event(self, event: Event) -> None:
         if self._closed:
             return
-        self.progress.note(event, self._expected_steps(event.request))
+        self.progress.note(event)
         if isinstance(event, Answer):
-            if self._is_fresh(event.request):
+            if self._orders.is_fresh(event.request):
                 self._on_answer(event.request, event.value)
         elif not isinstance(event, Started):
             self._on_end(event)
         self.changed.emit()
-
-    def _is_fresh(self, request: ask.Request) -> bool:
-        """Whether it is about this image, and no newer request of its lane was made; writing is always news."""
-        lasting = isinstance(request, ask.LoadModel | ask.SaveLabels)
-        if request.generation <= self._left_at and not lasting:
-            return False
-        written = isinstance(request, ask.Propagate)
-        return written or request.lane is None or self._latest[request.lane] == request.generation
-
-    def _expected_steps(self, request: ask.Request) -> int:
-        if isinstance(request, ask.Propagate):
-            first, end = request.settings.plane_range or (0, 0)
-            return end - first
-        return len(request.planes) if isinstance(request, ask.EncodePlanes) else 0
 
     def _on_answer(self, request: ask.Request, value: Any) -> None:
         match value:
@@ -526,42 +476,27 @@ class Session:
         if record is self.record:
             self._sync_preview([request.plane])
 
-    def _on_written(self, writing: _Writing, written: Written) -> None:
+    def _on_written(self, writing: Writing, written: Written) -> None:
         record = self.objects.setdefault(writing.object_id, ObjectRecord(writing.object_id))
-        plane, region, step = written.edit.plane, written.edit.region, written.step
-        prediction = record.predictions.get(plane)
-        if step is not None and step.is_seed and prediction is not None:
-            region = prediction.region
+        plane, step = written.edit.plane, written.step
+        region = record.region_of(written.edit.region, plane, step)
         if step is not None and step.stop_reason is not None:
             record.ends = (*record.ends, step)
-        writing.deltas.append(written.delta)
-        writing.before.setdefault(plane, record.written.get(plane))
-        writing.after[plane] = region if region.area else None
-        self._set_written(record, {plane: writing.after[plane]})
+        writing.note(written.delta, record.written.get(plane), region)
+        self._set_written(record, {plane: region})
         self.labels_changed.emit(written.change)
 
     def _on_end(self, event: Event) -> None:
-        self._open.discard(event.request.generation)
-        writing = self._writing.pop(event.request.generation, None)
+        self._orders.ended(event.request)
         self._restoring.discard(event.request.generation)
+        writing = self._writing.pop(event.request.generation, None)
         if writing is not None and writing.deltas:
-            step = LabelsStep(
-                writing.title, writing.object_id, tuple(writing.deltas), writing.before, writing.after
-            )
-            self.history.push(step)
+            self.history.push(writing.step())
         if isinstance(event, Failed):
             self.journal.append("error", what=type(event.error).__name__, message=str(event.error))
             self.failed.emit(event.error)
         while self._later and not self.is_writing:
             self._later.pop(0)()
-
-
-def _parallel(plane: PlaneRef, other: PlaneRef) -> bool:
-    return plane.at(0) == other.at(0)
-
-
-def _predicts(request: ask.Request, object_id: int, plane: PlaneRef) -> bool:
-    return isinstance(request, ask.Predict) and request.object_id == object_id and request.plane == plane
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,77 @@
+"""Requests on their way: numbered when they go out, checked for freshness when their answers come in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from napari_sam.core.planes import PlaneRef
+from napari_sam.session import requests as ask
+from napari_sam.session.worker import Event, InferenceThread, Job
+
+
+class Orders:
+    """Hands requests to an inference thread and knows which answers are still wanted.
+
+    Parameters
+    ----------
+    job, deliver : callable
+        As `InferenceThread` takes them.
+    """
+
+    def __init__(self, job: Callable[[ask.Request], Job], deliver: Callable[[Event], None]) -> None:
+        self._generation = 0
+        self._latest: dict[str, int] = {}
+        self._open: set[int] = set()
+        self._left_at = 0
+        self._thread = InferenceThread(job, deliver)
+
+    def submit(self, request: ask.Request) -> int:
+        """Send a request and return its generation."""
+        self._generation += 1
+        request = replace(request, generation=self._generation)
+        if request.lane is not None:
+            self._latest[request.lane] = self._generation
+        self._open.add(self._generation)
+        self._thread.submit(request)
+        return self._generation
+
+    def cancel(self, matches: Callable[[ask.Request], bool]) -> None:
+        """Cancel requests that match."""
+        self._thread.cancel(matches)
+
+    def cancel_prediction(self, object_id: int, plane: PlaneRef) -> None:
+        """Cancel what was asked for an object in a plane."""
+        self._thread.cancel(
+            lambda r: isinstance(r, ask.Predict) and r.object_id == object_id and r.plane == plane
+        )
+
+    def cancel_all(self) -> None:
+        """Cancel everything that does not write labels or prepare the work."""
+        kept = (ask.WriteLabels, ask.RestoreLabels, ask.CreateLabels, ask.UseVolume, ask.LoadModel)
+        self._thread.cancel(lambda request: not isinstance(request, kept))
+
+    def leave_image(self) -> None:
+        """Answers about the image so far are not wanted any more."""
+        self.cancel_all()
+        self._left_at = self._generation
+
+    def is_fresh(self, request: ask.Request) -> bool:
+        """Whether it is about this image, and no newer request of its lane was made; writing is always news."""
+        if request.generation <= self._left_at:
+            return isinstance(request, ask.LoadModel | ask.SaveLabels)
+        written = isinstance(request, ask.Propagate)
+        return written or request.lane is None or self._latest[request.lane] == request.generation
+
+    def ended(self, request: ask.Request) -> None:
+        """Note that the last event of a request has arrived."""
+        self._open.discard(request.generation)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything waits, runs, or is on its way back."""
+        return bool(self._open)
+
+    def close(self, timeout: float | None) -> bool:
+        """End the thread after its present step; True once it has ended."""
+        return self._thread.close(timeout)
