@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import MaskPrediction, PropagationStep
 from napari_sam.session.marks import Marks
@@ -52,16 +54,24 @@ class ObjectRecord:
         self.asked.pop(plane, None)
         self.predictions.pop(plane, None)
 
+    def set_prediction(self, plane: PlaneRef, prediction: MaskPrediction) -> None:
+        """Note the answer for a plane."""
+        self.predictions[plane] = prediction
+        self.set_written(plane, self.written.get(plane))
+
     def set_written(self, plane: PlaneRef, region: Region | None) -> None:
-        """Note what the label array holds of this object in a plane."""
+        """Note what the label array holds of this object in a plane.
+
+        If it is what the model answers, it becomes that very region, which `pending` recognises.
+        """
+        prediction = self.predictions.get(plane)
         if region is None:
             self.written.pop(plane, None)
+        elif prediction is not None and _same(prediction.region, region):
+            self.written[plane] = prediction.region
         else:
             self.written[plane] = region
 
-    def region_of(self, region: Region, plane: PlaneRef, step: PropagationStep | None) -> Region | None:
-        """What was written in a plane: for a seed plane, the very mask that the user has seen."""
-        prediction = self.predictions.get(plane)
-        if step is not None and step.is_seed and prediction is not None:
-            region = prediction.region
-        return region if region.area else None
+
+def _same(a: Region, b: Region) -> bool:
+    return a is b or (a.box_yxyx == b.box_yxyx and np.array_equal(a.crop, b.crop))

@@ -228,7 +228,7 @@ class Session:
         if prediction is None or len(prediction.candidates) < 2:
             return
         assert isinstance(self.view, PlaneRef)
-        self.record.predictions[self.view] = prediction.cycled(step)
+        self.record.set_prediction(self.view, prediction.cycled(step))
         self._sync_preview([self.view])
         self.changed.emit()
 
@@ -472,14 +472,14 @@ class Session:
         record = self.objects.get(request.object_id)
         if record is None or record.asked.get(request.plane) is not request.marks:
             return
-        record.predictions[request.plane] = prediction
+        record.set_prediction(request.plane, prediction)
         if record is self.record:
             self._sync_preview([request.plane])
 
     def _on_written(self, writing: Writing, written: Written) -> None:
         record = self.objects.setdefault(writing.object_id, ObjectRecord(writing.object_id))
         plane, step = written.edit.plane, written.step
-        region = record.region_of(written.edit.region, plane, step)
+        region = written.edit.region if written.edit.region.area else None
         if step is not None and step.stop_reason is not None:
             record.ends = (*record.ends, step)
         writing.note(written.delta, record.written.get(plane), region)
