@@ -21,7 +21,10 @@ class HugeVolume(ArrayVolume):
 VOLUME = CountingVolume(ArrayVolume(np.zeros((9, 12, 16), np.uint8)))
 
 
-def at(*points, view=PlaneRef(0, 4)):
+HERE = PlaneRef(0, 4)
+
+
+def at(*points, view=HERE):
     return Snapshot(view, Marks([(0, *p) for p in points], [True] * len(points)))
 
 

@@ -157,13 +157,12 @@ class SegmentController:
         if self._closed:
             return
         self._closed = True
-        self._refresh_soon.stop()
-        self._edit_soon.stop()
-        self.session.close()
+        self.session.close(timeout=0)
         self._disconnect()
         self._unbind()
-        if self.layers is not None:
-            self._leave_image()
+        self._leave_image()
+        self._refresh_soon.stop()
+        self._edit_soon.stop()
 
     # From the viewer
 
@@ -188,6 +187,8 @@ class SegmentController:
             event.disconnect(self.show_view)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.session.state.events.positive.disconnect(self._on_polarity)
+        self.session.changed.disconnect(self._refresh_soon)
+        self.session.planes_encoded.disconnect(self._refresh_soon)
 
     def show_view(self, event: Any = None) -> None:
         """Tell the session which plane is on screen."""

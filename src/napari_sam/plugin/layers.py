@@ -143,7 +143,8 @@ class SessionLayers:
                 self.points.data = data
                 names = ["positive" if p else "negative" for p in marks.positive]
                 self.points.features = {POLARITY: np.array(names, object)}
-                self.points.refresh_colors()
+                if names:
+                    self.points.face_color = [COLOURS[name] for name in names]
             if self.shapes is not None:
                 self._write_shapes(self.shapes, marks, others)
 
@@ -311,8 +312,7 @@ def _new_points(geometry: dict[str, Any], name: str, size: float) -> Points:
         name=name,
         features={POLARITY: np.empty(0, object)},
         feature_defaults={POLARITY: "positive"},
-        face_color=POLARITY,
-        face_color_cycle=COLOURS,
+        face_color=COLOURS["positive"],
         border_color="white",
         size=size,
         **geometry,

@@ -152,7 +152,19 @@ class LayerFrame:
             return Blocked(
                 f"The viewer shows the axes {named}; roll the axes so that it shows two of Z, Y, X."
             )
+        if not self._is_straight([d - offset for d in dims.displayed]):
+            return Blocked(
+                "The image is rotated or sheared out of the plane on screen, which napari cannot show; "
+                "roll the axes, or take the rotation off."
+            )
         return self._plane("ZYX".index((set("ZYX") - shown).pop()), self.position(dims), level)
+
+    def _is_straight(self, shown: list[int]) -> bool:
+        """Whether the layer's transform keeps the shown axes and the others apart, as napari's slicing does."""
+        linear = self.world.affine[:-1, :-1]
+        others = [d for d in range(self.ndim) if d not in shown]
+        mixed = (linear[np.ix_(others, shown)], linear[np.ix_(shown, others)])
+        return all(np.abs(part).max(initial=0) <= 1e-8 * np.abs(linear).max() for part in mixed)
 
     def _plane(self, axis: int, position: FloatArray, level: int) -> PlaneRef | Blocked:
         along = self.volume.to_zyx(position[None], level)[0, axis]
