@@ -80,7 +80,7 @@ def test_a_click_becomes_a_prompt_on_the_voxel_that_was_clicked(data):
 def test_a_mask_is_shown_on_the_pixel_that_it_covers(data):
     level, axis = data.draw(st.integers(0, 1)), data.draw(st.integers(0, 2))
     order = [axis, *(i for i in range(3) if i != axis)]
-    viewer, layers, volume = desk("ZYX", order, level, **data.draw(transforms(3, order[1:])))
+    _, layers, volume = desk("ZYX", order, level, **data.draw(transforms(3, order[1:])))
     shape = volume.shape_zyx(level)
     voxel = [data.draw(st.integers(0, n - 1)) for n in shape]
     preview = PreviewArray((1, *shape))
@@ -99,7 +99,7 @@ def test_a_mask_is_shown_on_the_pixel_that_it_covers(data):
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_points_of_a_layer_with_another_transform_land_on_the_same_spot(ndim):
-    viewer, layers, volume = desk("ZYX", (0, 1, 2), 0, scale=(2.0, 0.5, 0.5), translate=(1, 2, 3))
+    viewer, layers, _ = desk("ZYX", (0, 1, 2), 0, scale=(2.0, 0.5, 0.5), translate=(1, 2, 3))
     world = layers.frame.world.to_world([[5.0, 6.0, 7.0]])[0]
     viewer.dims.set_point(range(3), world)
     other = Points(ndim=ndim, scale=[3.0] * ndim, translate=[-7.0] * ndim)
@@ -109,7 +109,7 @@ def test_points_of_a_layer_with_another_transform_land_on_the_same_spot(ndim):
 
 
 def test_marks_written_to_the_layers_come_back_the_same():
-    viewer, layers, volume = desk(
+    viewer, layers, _ = desk(
         "TCZYX", (0, 1, 2, 3, 4), 0, scale=(1, 1, 2.0, 0.5, 0.5), translate=(0, 0, 1, 2, 3)
     )
     viewer.dims.set_point(range(5), layers.frame.world.to_world([[1, 1, 3, 6, 7.0]])[0])
@@ -130,7 +130,7 @@ def test_marks_written_to_the_layers_come_back_the_same():
 def test_a_rotation_out_of_the_plane_is_refused_with_a_reason():
     affine = np.eye(4)
     affine[1, 0] = 0.3
-    viewer, layers, volume = desk("ZYX", (2, 0, 1), 0, affine=affine)
+    viewer, layers, _ = desk("ZYX", (2, 0, 1), 0, affine=affine)
     assert isinstance(layers.frame.view(viewer.dims, 0), PlaneRef)
     viewer.dims.order = (0, 1, 2)
     assert "out of the plane" in layers.frame.view(viewer.dims, 0).reason

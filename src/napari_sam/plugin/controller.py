@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from napari.layers import Labels, Points, Shapes
 from napari.utils.notifications import show_error, show_info
 from psygnal import Signal
 
@@ -20,7 +21,7 @@ from napari_sam.plugin.space import LayerFrame, axes_choices, open_layer
 from napari_sam.session.engine import Backend, SamBackend
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.preview import Redraw
-from napari_sam.session.resolve import Blocked
+from napari_sam.session.resolve import Blocked, check_plane
 from napari_sam.session.session import Session
 
 NO_IMAGE = Blocked("Choose an image layer, or open one (File > Open Sample has two).")
@@ -43,6 +44,8 @@ class SegmentController:
     ----------
     refreshed : Signal()
         Something that is shown beside the image may be different; at most every 30 ms.
+    closed : bool
+        Whether the session has ended.
     """
 
     refreshed = Signal()
@@ -57,7 +60,7 @@ class SegmentController:
         self._edit_soon = Soon(self._take_marks)
         self._connect()
         self._unbind = bind_keys(viewer, self.actions)
-        self._closed = False
+        self.closed = False
         self.session.load_model()
 
     @property
@@ -115,10 +118,14 @@ class SegmentController:
         self.image = layer
         self.session.state.level = level
         self.session.use_volume(volume, layer.name, flat="Z" not in axes and "T" not in axes)
+        view = frame.view(self.viewer.dims, level)
+        blocked = check_plane(view, volume) if isinstance(view, PlaneRef) else None
+        if blocked is not None:  # layers as large as such a plane would stall napari
+            self.session.show(blocked)
+            return
         self.layers = SessionLayers(self.viewer, layer, frame, self._edit_soon)
         self.layers.make_preview(self.session.preview, level)
-        self.layers.make_prompts()
-        self.layers.use_tool("points")
+        self.use_tool("points")
         for name in MOVED:
             getattr(layer.events, name).connect(self._image_moved)
         self.show_view()
@@ -132,6 +139,26 @@ class SegmentController:
         self.image = self.layers = None
         self.session.leave_volume()
 
+    def adopt(self, layer: Any) -> None:
+        """Work with a Points, Shapes or Labels layer of the user's from now on.
+
+        Raises
+        ------
+        VolumeError
+            A Labels layer does not fit the image, or cannot be written.
+        """
+        if self.layers is None or self.session.volume is None:
+            return
+        if isinstance(layer, Labels):
+            self.session.use_labels(self.layers.adopt_labels(layer, self.session.state.level))
+            layer.events.paint.connect(self._on_paint)
+        elif isinstance(layer, Points):
+            self.layers.adopt_points(layer)
+            self._edit_soon()
+        elif isinstance(layer, Shapes):
+            self.layers.adopt_shapes(layer)
+            self._edit_soon()
+
     def go_to_plane(self, index: int) -> None:
         """Move the viewer's slider to a plane along the axis that is sliced."""
         view, layers = self.session.view, self.layers
@@ -144,6 +171,15 @@ class SegmentController:
             world = frame.world.to_world(position[None])[0]
             dims.set_point(axis + dims.ndim - frame.ndim, world[axis])
 
+    def use_tool(self, tool: str) -> None:
+        """Let the user draw prompts: "points" or a kind of shape; layers that were deleted are made again."""
+        if self.layers is None:
+            return
+        if self.layers.make_prompts():
+            self._on_marks()
+        self.layers.use_tool(tool)
+        self._refresh_soon()
+
     def toggle_polarity(self) -> None:
         """Change what the next point means."""
         self.session.state.positive = not self.session.state.positive
@@ -154,9 +190,9 @@ class SegmentController:
 
     def close(self, *_: Any) -> None:
         """End the session; layers stay in the viewer."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         self.session.close(timeout=0)
         self._disconnect()
         self._unbind()
@@ -197,7 +233,7 @@ class SegmentController:
 
     def _take_marks(self) -> None:
         if self.layers is not None:
-            self.session.set_marks(self.layers.read_marks())
+            self.session.set_marks(self.layers.read_marks(self.session.marks))
 
     def _image_moved(self, event: Any = None) -> None:
         """Keep every layer over the image when its transform changes."""
@@ -216,21 +252,35 @@ class SegmentController:
     # From the session
 
     def _on_preview(self, redraw: Redraw) -> None:
-        if self.layers is not None and redraw.plane == self.session.view:
+        if self.layers is None:
+            return
+        if self.layers.preview is None:
+            self.layers.make_preview(self.session.preview, self.session.state.level)
+        elif redraw.plane == self.session.view:
             self.layers.redraw_preview(redraw, _cut(self.session.preview, redraw))
 
     def _on_labels(self, labels: LabelArray) -> None:
-        if self.layers is not None:
+        if self.layers is not None and self.layers.labels is None:
             self.layers.show_labels(labels)
+            self.layers.labels.events.paint.connect(self._on_paint)
 
     def _on_labels_changed(self, change: LabelChange) -> None:
-        if self.layers is not None and change.plane == self.session.view:
+        if self.layers is None or self.session.labels is None:
+            return
+        self._on_labels(self.session.labels)
+        if change.plane == self.session.view:
             self.layers.redraw_labels(change)
+
+    def _on_paint(self, event: Any) -> None:
+        """Labels that the user paints belong to him."""
+        self.session.note_label(int(event.source.selected_label))
 
     def _on_marks(self) -> None:
         if self.layers is not None:
             others = self.layers.frame.position(self.viewer.dims)
             self.layers.write_marks(self.session.marks, others)
+            if self.layers.labels is not None:
+                self.layers.labels.selected_label = self.session.state.object_id
             self._on_polarity(self.session.state.positive)
 
     def _on_polarity(self, positive: bool) -> None:

@@ -13,6 +13,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari_sam.core.arrays import Array, FloatArray
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.spaces import layer_affine
+from napari_sam.errors import VolumeError
 from napari_sam.plugin.partial import show_box
 from napari_sam.plugin.space import LayerFrame, layer_space
 from napari_sam.plugin.views import AxisView
@@ -53,13 +54,15 @@ class SessionLayers:
 
     # Making and adopting
 
-    def make_prompts(self) -> None:
-        """Make the prompt layers that are missing; the points layer is left ready for clicks."""
-        if not self._is_here(self.shapes):
+    def make_prompts(self) -> bool:
+        """Make the prompt layers that are missing; whether any was."""
+        missing = not self._is_here(self.shapes), not self._is_here(self.points)
+        if missing[0]:
             self.adopt_shapes(self._add(_new_shapes(self._geometry(), f"{self.image.name} shapes")))
-        if not self._is_here(self.points):
+        if missing[1]:
             size = max(4.0, min(self._side() / 40, 40.0))
             self.adopt_points(self._add(_new_points(self._geometry(), f"{self.image.name} points", size)))
+        return any(missing)
 
     def make_preview(self, preview: PreviewArray, level: int) -> None:
         """Show an array of previews, over everything but the prompts."""
@@ -86,6 +89,28 @@ class SessionLayers:
         self._remove(self.labels)
         layer = Labels(data, name=f"{self.image.name} objects", opacity=0.5, **self._geometry(labels.level))
         self.labels = self._add(layer, above=self.image)
+
+    def adopt_labels(self, layer: Labels, level: int) -> LabelArray:
+        """Write to this labels layer from now on, and give its array.
+
+        Raises
+        ------
+        VolumeError
+            It has another shape than the image at that level, or cannot be written.
+        """
+        factor, _ = self.frame.level_transform(level)
+        wanted = tuple(-(-n // round(f)) for n, f in zip(self.frame.shape, factor, strict=True))
+        if layer.multiscale or tuple(layer.data.shape) != wanted:
+            raise VolumeError(f"the labels '{layer.name}' do not fit the image: they need the shape {wanted}")
+        if type(layer.data).__module__.startswith("dask") or not hasattr(layer.data, "__setitem__"):
+            raise VolumeError(
+                f"the labels '{layer.name}' cannot be written; open them as a zarr array in mode r+"
+            )
+        self._remove(self.labels)
+        self.labels = layer
+        sizes = dict(zip(self.frame.axes, wanted, strict=True))
+        shape = tuple(sizes.get(a, 1) for a in "TZYX")
+        return LabelArray(AxisView(layer.data, self.frame.axes, "TZYX", shape), level)
 
     def adopt_points(self, layer: Points) -> None:
         """Take prompts from this points layer from now on."""
@@ -128,10 +153,16 @@ class SessionLayers:
 
     # Prompts
 
-    def read_marks(self) -> Marks:
-        """What the prompt layers hold now, as marks; shapes still being drawn are left out."""
-        points, positive = self._read_points()
-        shapes = () if self.shapes is None else tuple(self._read_shapes(self.shapes))
+    def read_marks(self, known: Marks | None = None) -> Marks:
+        """What the prompt layers hold now; a layer that was deleted holds what is `known`.
+
+        Shapes that are still being drawn are left out.
+        """
+        known = known or Marks()
+        points, positive = known.points, known.positive
+        if self.points is not None:
+            points, positive = self._read_points(self.points)
+        shapes = known.shapes if self.shapes is None else tuple(self._read_shapes(self.shapes))
         return Marks(points, positive, shapes)
 
     def write_marks(self, marks: Marks, others: FloatArray) -> None:
@@ -159,7 +190,6 @@ class SessionLayers:
 
     def use_tool(self, tool: str) -> None:
         """Select the layer and mode in which the user draws: "points" or a kind of shape."""
-        self.make_prompts()
         layer, mode = (self.points, "add") if tool == "points" else (self.shapes, f"add_{tool}")
         if layer is not None:
             self.viewer.layers.selection.active = layer
@@ -248,11 +278,9 @@ class SessionLayers:
     def _to_layer(self, layer: Any, data: FloatArray) -> FloatArray:
         return layer_space(layer).to_data(self.frame.world.to_world(data))
 
-    def _read_points(self) -> tuple[FloatArray, Array]:
-        if self.points is None:
-            return np.zeros((0, 4)), np.zeros(0, bool)
-        data = self.frame.to_tzyx(self._to_image(self.points, self.points.data))
-        positive = np.asarray(self.points.features[POLARITY].astype(str) != "negative")
+    def _read_points(self, layer: Points) -> tuple[FloatArray, Array]:
+        data = self.frame.to_tzyx(self._to_image(layer, layer.data))
+        positive = np.asarray(layer.features[POLARITY].astype(str) != "negative")
         finite = np.isfinite(data).all(axis=1)
         return data[finite], positive[finite]
 
@@ -290,10 +318,10 @@ class SessionLayers:
         if layer is None:
             return
         layer.events.data.disconnect(self._edited)
-        if isinstance(layer, Shapes):
-            layer.mouse_drag_callbacks.remove(self._after_drag)
-        else:
+        if isinstance(layer, Points):
             layer.events.features.disconnect(self._edited)
+        elif self._after_drag in layer.mouse_drag_callbacks:
+            layer.mouse_drag_callbacks.remove(self._after_drag)
 
     @contextmanager
     def _silence(self) -> Iterator[None]:

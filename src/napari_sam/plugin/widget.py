@@ -229,6 +229,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
                 event.connect(self._fill_images)
 
     def _fill_images(self, event: Any = None) -> None:
+        if self.controller.closed:
+            return
         images = [layer for layer in self.viewer.layers if isinstance(layer, Image)]
         fill(self.image_box, [(layer.name, layer) for layer in images], self.controller.image)
         if self.image_box.currentData() is not self.controller.image:
@@ -292,8 +294,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.session.state.positive = positive
 
     def _use_tool(self, tool: str) -> None:
-        if self.controller.layers is not None:
-            self.controller.layers.use_tool(tool)
+        self.controller.use_tool(tool)
 
     def _choose_object(self, object_id: int) -> None:
         self.session.state.object_id = object_id
@@ -327,6 +328,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
 
     def refresh(self) -> None:
         """Show the session as it is now."""
+        if self.controller.closed:
+            return
         resolved = self.session.resolved
         self.status.setText(advice(self.session))
         self.model_label.setText(model_details(self.session.state.model))

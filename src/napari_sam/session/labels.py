@@ -11,6 +11,7 @@ import numpy as np
 from napari_sam.core.arrays import Array, BoolArray
 from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.results import LabelEdit
+from napari_sam.errors import SessionError
 from napari_sam.session.state import OverlapPolicy
 
 
@@ -111,7 +112,16 @@ def apply_edit(
     -------
     (LabelDelta, LabelChange)
         How to take it back, and what the box holds now.
+
+    Raises
+    ------
+    SessionError
+        The array's type cannot hold the label.
     """
+    if edit.label > np.iinfo(labels.array.dtype).max:
+        raise SessionError(
+            f"label {edit.label} does not fit into labels of type {labels.array.dtype}; convert them to uint32"
+        )
     box = hull(edit.region, replaces)
     before = labels.read(edit.plane, box)
     own = before == edit.label

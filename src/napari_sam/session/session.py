@@ -193,6 +193,12 @@ class Session:
         self._orders.submit(ask.UseLabels(labels=labels))
         self.changed.emit()
 
+    def note_label(self, label: int) -> None:
+        """Give this label, and smaller ones, to no new object."""
+        self._largest_label = max(self._largest_label, label)
+        if self.record.is_empty and self.state.object_id <= label:
+            self.state.object_id = self.next_free_id
+
     def load_model(self) -> None:
         """Load the model of the state."""
         self.model_ready = False
@@ -464,7 +470,7 @@ class Session:
             case Path():
                 self.saved.emit(value)
             case int():
-                self._largest_label = max(self._largest_label, value)
+                self.note_label(value)
             case _ if isinstance(request, ask.LoadModel):
                 self.model_ready = True
 

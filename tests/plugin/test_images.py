@@ -1,0 +1,166 @@
+"""Every kind of image layer: 2D, time, channels, levels, colour; and those that cannot be used."""
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+
+from napari_sam.core.planes import PlaneRef
+from napari_sam.session.resolve import Blocked
+from napari_sam.testing.phantoms import ball_volume, discs_plane
+
+pytestmark = pytest.mark.gui
+
+
+def click(widget, wait, point):
+    widget.controller.layers.points.add(point)
+    wait(widget)
+
+
+def shown(layer):
+    return layer._slice.image.raw > 0
+
+
+def test_a_flat_image(segment, wait):
+    phantom = discs_plane()
+    widget = segment(phantom.image, name="discs")
+    click(widget, wait, [30, 32])
+    np.testing.assert_array_equal(shown(widget.controller.layers.preview), phantom.labels == 1)
+    widget.session.commit()
+    wait(widget)
+    labels = widget.controller.layers.labels
+    assert isinstance(labels.data, zarr.Array)
+    np.testing.assert_array_equal(labels.data[:] == 1, phantom.labels == 1)
+    assert "only one plane" in widget.session.resolved.propagate_blocked.reason
+    assert not widget.planes_section.isVisibleTo(widget)
+
+
+def test_time_points_are_segmented_apart(segment, wait):
+    phantom = ball_volume((8, 32, 40), [(4, 16, 20)], 6.0)
+    movie = np.stack([np.zeros_like(phantom.image), phantom.image, np.zeros_like(phantom.image)])
+    widget = segment(movie, name="movie")
+    assert widget.axes_box.currentData() == "TZYX"
+    widget.viewer.dims.set_point([0, 1], [1, 4])
+    click(widget, wait, [1, 4, 16, 20])
+    assert widget.session.view == PlaneRef(0, 4, time=1)
+    widget.session.propagate()
+    wait(widget)
+    data = widget.controller.layers.labels.data
+    assert data.shape == movie.shape
+    assert not data[0].any()
+    assert not data[2].any()
+    assert (data[1] > 0).sum() > 100
+    np.testing.assert_array_equal(data[1, 4] > 0, phantom.labels[4] > 0)
+
+
+def test_channels_share_their_labels_and_one_can_be_chosen(segment, wait):
+    phantom = ball_volume((8, 32, 40), [(4, 16, 20)], 6.0)
+    image = np.stack([np.zeros_like(phantom.image), phantom.image])
+    widget = segment(image, name="two")
+    widget.axes_box.setCurrentText("CZYX")
+    wait(widget)
+    assert widget.channel_box.count() == 3
+    widget.channel_box.setCurrentIndex(2)
+    wait(widget)
+    assert widget.session.volume.n_channels == 1
+    widget.viewer.dims.set_point([0, 1], [0, 4])
+    click(widget, wait, [0, 4, 16, 20])
+    layers = widget.controller.layers
+    np.testing.assert_array_equal(shown(layers.preview), phantom.labels[4] > 0)
+    widget.session.commit()
+    wait(widget)
+    for channel in (0, 1):
+        np.testing.assert_array_equal(layers.labels.data[channel, 4] > 0, phantom.labels[4] > 0)
+    assert widget.session.labels.array.shape == phantom.labels.shape
+
+
+def test_another_slicing_axis(segment, wait):
+    phantom = ball_volume((20, 32, 40), [(10, 16, 20)], 6.0)
+    widget = segment(phantom.image, name="balls", scale=(2, 1, 1))
+    widget.viewer.dims.order = (1, 0, 2)
+    widget.viewer.dims.set_point(1, 16)
+    wait(widget)
+    click(widget, wait, [10, 16, 20])
+    assert widget.session.view == PlaneRef(1, 16)
+    layers = widget.controller.layers
+    np.testing.assert_array_equal(shown(layers.preview), phantom.labels[:, 16] > 0)
+    widget.viewer.dims.order = (1, 2, 0)
+    wait(widget)
+    click(widget, wait, [11, 16, 20])
+    np.testing.assert_array_equal(shown(layers.preview), phantom.labels[:, 16].T > 0)
+    widget.session.commit()
+    wait(widget)
+    np.testing.assert_array_equal(shown(layers.labels), phantom.labels[:, 16].T > 0)
+    np.testing.assert_array_equal(layers.labels.data[:, 16] > 0, phantom.labels[:, 16] > 0)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_multiscale_image_at_a_level(segment, wait, level):
+    phantom = ball_volume((8, 64, 80), [(4, 32, 40)], 12.0)
+    pyramid = [phantom.image, phantom.image[:, ::2, ::2]]
+    widget = segment(pyramid, name="pyramid", multiscale=True)
+    if level:
+        widget.level_box.setCurrentIndex(1)
+        wait(widget)
+    widget.viewer.dims.set_point(0, 4)
+    click(widget, wait, [4, 32, 40])
+    widget.session.commit()
+    wait(widget)
+    labels = widget.session.labels.array
+    expected = phantom.labels[4] if not level else phantom.labels[4, ::2, ::2]
+    assert labels.shape[1:] == expected.shape
+    np.testing.assert_array_equal(labels[4] > 0, expected > 0)
+    layer = widget.controller.layers.labels
+    np.testing.assert_allclose(layer.scale, (1, 2, 2) if level else (1, 1, 1))
+
+
+def test_colour_images(segment, wait):
+    phantom = discs_plane()
+    widget = segment(np.stack([phantom.image] * 3, axis=-1).astype(np.uint8), name="rgb", rgb=True)
+    assert widget.session.volume.is_rgb
+    click(widget, wait, [30, 32])
+    np.testing.assert_array_equal(shown(widget.controller.layers.preview), phantom.labels == 1)
+
+
+def reason(widget):
+    view = widget.session.resolved
+    assert isinstance(view, Blocked)
+    assert widget.status.text() == view.reason
+    assert view.reason in widget.propagate_button.toolTip()
+    assert not widget.keep_button.isEnabled()
+    return view.reason
+
+
+def test_without_an_image_it_says_what_to_do(segment):
+    assert "Choose an image layer" in reason(segment())
+
+
+def test_a_layer_of_one_dimension_is_refused(segment):
+    widget = segment()
+    widget.viewer.add_image(np.zeros((4, 4)))
+    widget.viewer.layers.clear()
+    widget.viewer.add_image(np.zeros((2, 2, 2, 2, 2, 2)), name="six")
+    widget.refresh()
+    assert "'six' has 6 dimension(s)" in reason(widget)
+
+
+def test_a_huge_plane_is_refused_and_a_coarser_level_is_not(segment, wait, backend):
+    huge = da.zeros((3, 30_000, 30_000), dtype=np.uint8, chunks=(1, 3000, 3000))
+    small = ball_volume((3, 300, 300)).image
+    widget = segment([huge, small], name="huge", multiscale=True, contrast_limits=(0, 255))
+    assert "choose a coarser level" in reason(widget)
+    assert backend.predictor.n_encodes == 0
+    widget.level_box.setCurrentIndex(1)
+    wait(widget)
+    click(widget, wait, [1, 15000, 15000])
+    assert widget.session.record.pending
+
+
+def test_the_3d_view_is_left_alone_with_a_reason(segment, wait):
+    widget = segment(ball_volume((8, 32, 40)).image, name="balls")
+    widget.viewer.dims.ndisplay = 3
+    wait(widget)
+    assert "3D view" in reason(widget)
+    widget.viewer.dims.ndisplay = 2
+    wait(widget)
+    assert "Click on object 1" in widget.status.text()

@@ -1,0 +1,154 @@
+"""Layers are held by reference: deleting, renaming, reordering and moving them breaks nothing."""
+
+import numpy as np
+import pytest
+from napari.layers import Points
+
+from napari_sam.testing.phantoms import ball_volume
+
+pytestmark = pytest.mark.gui
+PHANTOM = ball_volume((16, 48, 64), [(8, 24, 32)], 8.0)
+
+
+@pytest.fixture
+def widget(segment):
+    made = segment(PHANTOM.image, name="balls")
+    made.viewer.dims.set_point(0, 8)
+    return made
+
+
+def click(widget, wait, point=(8, 24, 32)):
+    widget.controller.use_tool("points")
+    widget.controller.layers.points.add(point)
+    wait(widget)
+
+
+def test_layers_may_be_renamed_and_reordered(widget, wait):
+    viewer = widget.viewer
+    for i, layer in enumerate(list(viewer.layers)):
+        layer.name = f"renamed {i}"
+    viewer.layers.move(0, len(viewer.layers))
+    viewer.layers.reverse()
+    click(widget, wait)
+    widget.session.commit()
+    wait(widget)
+    np.testing.assert_array_equal(widget.controller.layers.labels.data[8] > 0, PHANTOM.labels[8] > 0)
+    assert widget.image_box.currentText().startswith("renamed")
+
+
+@pytest.mark.parametrize("name", ["points", "shapes", "preview", "labels"])
+def test_a_deleted_layer_is_made_again_when_it_is_needed(widget, wait, name):
+    layers = widget.controller.layers
+    widget.viewer.layers.remove(getattr(layers, name))
+    click(widget, wait)
+    widget.session.commit()
+    wait(widget)
+    written = widget.session.labels.array
+    np.testing.assert_array_equal(written[8] > 0, PHANTOM.labels[8] > 0)
+    layer = getattr(layers, name)
+    assert layer is not None
+    assert layer in widget.viewer.layers
+
+
+def test_marks_come_back_with_a_new_points_layer(widget, wait):
+    click(widget, wait)
+    layers = widget.controller.layers
+    widget.viewer.layers.remove(layers.points)
+    wait(widget)
+    widget.controller.use_tool("points")
+    wait(widget)
+    assert layers.points.data.tolist() == [[8, 24, 32]]
+    assert widget.session.record.pending
+
+
+def test_deleting_the_image_ends_the_work_with_a_reason(widget, wait):
+    click(widget, wait)
+    widget.viewer.layers.remove(widget.viewer.layers["balls"])
+    wait(widget)
+    widget.refresh()
+    assert "Choose an image layer" in widget.status.text()
+    widget.viewer.add_image(PHANTOM.image, name="again")
+    wait(widget)
+    click(widget, wait)
+    assert widget.session.record.pending
+
+
+def test_moving_the_image_moves_the_rest(widget, wait):
+    image, layers = widget.viewer.layers["balls"], widget.controller.layers
+    image.scale = (3, 2, 2)
+    image.translate = (10, 20, 30)
+    for layer in (layers.points, layers.shapes, layers.preview, layers.labels):
+        np.testing.assert_array_equal(layer.scale, image.scale)
+        np.testing.assert_array_equal(layer.translate, image.translate)
+    widget.viewer.dims.set_point(0, 10 + 8 * 3)
+    click(widget, wait)
+    np.testing.assert_array_equal(layers.preview._slice.image.raw > 0, PHANTOM.labels[8] > 0)
+
+
+def test_a_points_layer_of_the_users_is_adopted(widget, wait):
+    mine = Points(np.zeros((0, 3)), name="mine", ndim=3)
+    widget.viewer.add_layer(mine)
+    widget.controller.adopt(mine)
+    mine.add([8, 24, 32])
+    wait(widget)
+    np.testing.assert_array_equal(widget.session.preview[0, 8] > 0, PHANTOM.labels[8] > 0)
+    widget.close()
+    assert mine in widget.viewer.layers
+
+
+def test_a_labels_layer_of_the_users_is_adopted_and_its_ids_are_respected(widget, wait):
+    data = np.zeros(PHANTOM.labels.shape, np.uint16)
+    data[2, 5:9, 5:9] = 11
+    mine = widget.viewer.add_labels(data, name="mine")
+    widget.controller.adopt(mine)
+    wait(widget)
+    click(widget, wait)
+    assert widget.session.state.object_id == 12
+    widget.session.commit()
+    wait(widget)
+    np.testing.assert_array_equal(data[8] == 12, PHANTOM.labels[8] > 0)
+    np.testing.assert_array_equal(mine._slice.image.raw == 12, PHANTOM.labels[8] > 0)
+
+
+def test_labels_that_do_not_fit_are_refused_with_a_reason(widget):
+    wrong = widget.viewer.add_labels(np.zeros((4, 5, 6), np.uint8))
+    before = widget.session.labels
+    with pytest.raises(ValueError, match="do not fit"):
+        widget.controller.adopt(wrong)
+    assert widget.session.labels is before
+
+
+def test_painted_ids_are_not_given_to_new_objects(widget, wait):
+    labels = widget.controller.layers.labels
+    labels.selected_label = 30
+    labels.paint((8, 3, 3), 30)
+    wait(widget)
+    assert widget.session.next_free_id == 31
+
+
+@pytest.mark.parametrize(
+    ("tool", "corners"),
+    [
+        ("rectangle", [(12, 20), (12, 44), (36, 44), (36, 20)]),
+        ("ellipse", [(14, 22), (14, 42), (34, 42), (34, 22)]),
+        ("polygon", [(14, 22), (14, 42), (34, 42)]),
+        ("path", [(24, 28), (24, 36)]),
+    ],
+)
+def test_shapes_are_prompts(widget, wait, tool, corners):
+    widget.controller.use_tool(tool)
+    widget.controller.layers.shapes.add(np.array([(8, y, x) for y, x in corners]), shape_type=tool)
+    wait(widget)
+    np.testing.assert_array_equal(widget.session.preview[0, 8] > 0, PHANTOM.labels[8] > 0)
+
+
+def test_undo_takes_the_last_point_off_its_layer(widget, wait):
+    click(widget, wait)
+    click(widget, wait, (8, 2, 2))
+    widget.session.undo()
+    wait(widget)
+    assert widget.controller.layers.points.data.tolist() == [[8, 24, 32]]
+    widget.session.undo()
+    wait(widget)
+    assert len(widget.controller.layers.points.data) == 0
+    assert not widget.session.preview[0, 8].any()
