@@ -1,0 +1,71 @@
+"""What the manifest promises is there and works through napari's own doors."""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError
+from importlib.resources import files
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from npe2 import PluginManifest
+
+from napari_sam.errors import DependencyError
+from napari_sam.io.volume import open_volume
+from napari_sam.plugin import widget as widget_module
+from napari_sam.plugin.writers import write_labels
+
+MANIFEST = files("napari_sam") / "napari.yaml"
+NAME = "napari-sam-volumes"
+
+
+@pytest.fixture
+def manifest():
+    return PluginManifest.from_file(str(MANIFEST))
+
+
+def test_every_command_can_be_imported(manifest):
+    manifest.validate_imports()
+    for command in manifest.contributions.commands:
+        module, _, name = command.python_name.partition(":")
+        assert callable(getattr(import_module(module), name))
+        assert command.id.startswith(NAME)
+
+
+@pytest.mark.gui
+def test_the_widget_is_in_the_segment_menu(make_napari_viewer, npe2pm, manifest):
+    from napari._app_model import get_app_model
+
+    with npe2pm.tmp_plugin(manifest=manifest):
+        make_napari_viewer()
+        entries = get_app_model().menus.get_menu("napari/layers/segment")
+        assert any("Segment" in str(getattr(e, "command", e)) for e in entries)
+
+
+@pytest.mark.parametrize("name", ["labels.ome.zarr", "labels.ome.tif"])
+def test_a_labels_layer_is_written_with_its_size(tmp_path, name):
+    from napari.layers import Labels
+
+    data = np.zeros((4, 20, 30), np.int32)
+    data[1, 2:8, 3:9] = 300
+    layer = Labels(data, scale=(2, 0.5, 0.5), units=("micrometer",) * 3)
+    path = tmp_path / name
+    for _ in range(2):  # the second time replaces the first
+        assert write_labels(str(path), *layer.as_layer_data_tuple()[:2]) == [str(path)]
+    volume = open_volume(path)
+    np.testing.assert_allclose(volume.spacing_zyx, (2, 0.5, 0.5))
+    assert volume.unit == "micrometer"
+    from napari_sam.core.planes import PlaneRef
+
+    np.testing.assert_array_equal(volume.read_plane(PlaneRef(0, 1)), data[1])
+
+
+def test_the_older_plugin_of_the_same_name_is_found_and_named(monkeypatch):
+    monkeypatch.setattr(widget_module, "distribution", lambda name: SimpleNamespace(version="0.4.15"))
+    with pytest.raises(DependencyError, match="pip uninstall napari-sam"):
+        widget_module.check_no_namesake()
+
+    def absent(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(widget_module, "distribution", absent)
+    widget_module.check_no_namesake()
