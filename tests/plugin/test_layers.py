@@ -87,8 +87,11 @@ def test_moving_the_image_moves_the_rest(widget, wait):
 
 def test_a_points_layer_of_the_users_is_adopted(widget, wait):
     mine = Points(np.zeros((0, 3)), name="mine", ndim=3)
+    assert not widget.adopt_button.isEnabled()
     widget.viewer.add_layer(mine)
-    widget.controller.adopt(mine)
+    wait(widget)
+    assert widget.adopt_button.isEnabled()
+    widget.adopt_button.click()
     mine.add([8, 24, 32])
     wait(widget)
     np.testing.assert_array_equal(widget.session.preview[0, 8] > 0, PHANTOM.labels[8] > 0)

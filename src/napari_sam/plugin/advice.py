@@ -14,6 +14,8 @@ def advice(session: Session) -> str:
     resolved = session.resolved
     if isinstance(resolved, Blocked):
         return resolved.reason
+    if session.model_error is not None:
+        return f"The model could not be loaded: {session.model_error}"
     running = _running(session)
     if running:
         return running

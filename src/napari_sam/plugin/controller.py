@@ -159,6 +159,14 @@ class SegmentController:
             self.layers.adopt_shapes(layer)
             self._edit_soon()
 
+    def can_adopt(self, layer: Any) -> bool:
+        """Whether `adopt` would take this layer: a user's Points, Shapes or Labels."""
+        return (
+            self.layers is not None
+            and isinstance(layer, Points | Shapes | Labels)
+            and not self.layers.is_used(layer)
+        )
+
     def go_to_plane(self, index: int) -> None:
         """Move the viewer's slider to a plane along the axis that is sliced."""
         view, layers = self.session.view, self.layers
@@ -261,8 +269,8 @@ class SegmentController:
 
     def _on_labels(self, labels: LabelArray) -> None:
         if self.layers is not None and self.layers.labels is None:
-            self.layers.show_labels(labels)
-            self.layers.labels.events.paint.connect(self._on_paint)
+            layer = self.layers.show_labels(labels)
+            layer.events.paint.connect(self._on_paint)
 
     def _on_labels_changed(self, change: LabelChange) -> None:
         if self.layers is None or self.session.labels is None:

@@ -79,7 +79,7 @@ class SessionLayers:
         layer.editable = False
         self.preview = self._add(layer, above=self.image)
 
-    def show_labels(self, labels: LabelArray) -> None:
+    def show_labels(self, labels: LabelArray) -> Labels:
         """Show a label array on disk; its layer reads planes as they are looked at."""
         axes = "TZYX"[-labels.array.ndim :]
         data = labels.array
@@ -89,6 +89,7 @@ class SessionLayers:
         self._remove(self.labels)
         layer = Labels(data, name=f"{self.image.name} objects", opacity=0.5, **self._geometry(labels.level))
         self.labels = self._add(layer, above=self.image)
+        return layer
 
     def adopt_labels(self, layer: Labels, level: int) -> LabelArray:
         """Write to this labels layer from now on, and give its array.
@@ -143,6 +144,10 @@ class SessionLayers:
             self._disconnect(layer)
         self._remove(self.preview)
         self.points = self.shapes = self.preview = self.labels = None
+
+    def is_used(self, layer: Any) -> bool:
+        """Whether this is one of the session's layers."""
+        return any(layer is used for used in (self.points, self.shapes, self.preview, self.labels))
 
     def forget(self, layer: Any) -> None:
         """Note that a layer was deleted from the viewer."""

@@ -204,7 +204,12 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.erase_button = button(
             "Delete object", "Remove the active object's labels and prompts.", self.session.erase_object
         )
-        return [self.object_list, row(self.erase_button)]
+        self.adopt_button = button(
+            "Use selected layer",
+            "Take prompts from the selected Points or Shapes layer, or write to the selected Labels layer.",
+            self._adopt,
+        )
+        return [self.object_list, row(self.erase_button, self.adopt_button)]
 
     def _progress_row(self) -> QWidget:
         self.progress_bar = QProgressBar()
@@ -223,6 +228,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     # What is pressed
 
     def _follow_layers(self) -> None:
+        self.viewer.layers.selection.events.active.connect(self.refresh)
         for name in ("inserted", "removed", "reordered", "renamed"):
             event = getattr(self.viewer.layers.events, name, None)
             if event is not None:
@@ -299,6 +305,9 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _choose_object(self, object_id: int) -> None:
         self.session.state.object_id = object_id
 
+    def _adopt(self) -> None:
+        self.controller.adopt(self.viewer.layers.selection.active)
+
     def _go_to_plane(self, index: int) -> None:
         self.controller.go_to_plane(index)
 
@@ -326,7 +335,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
 
     # What is shown
 
-    def refresh(self) -> None:
+    def refresh(self, event: Any = None) -> None:
         """Show the session as it is now."""
         if self.controller.closed:
             return
@@ -343,6 +352,10 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         count = len([r for r in session.objects.values() if r.written])
         self.object_label.setText(f"<b>Object {record.object_id}</b>  ({count} kept so far)")
         self.object_list.show_objects(session.objects.values(), record)
+        mine = self.controller.can_adopt(self.viewer.layers.selection.active)
+        allow(
+            self.adopt_button, None if mine else "select a Points, Shapes or Labels layer that is not in use"
+        )
         allow(self.erase_button, None if not record.is_empty else "this object is empty")
         for each, on in (
             (self.add_button, session.state.positive),

@@ -73,5 +73,5 @@ class Orders:
         return bool(self._open)
 
     def close(self, timeout: float | None) -> bool:
-        """End the thread after its present step; True once it has ended."""
-        return self._thread.close(timeout)
+        """End the thread once labels are written; True once it has ended."""
+        return self._thread.close(timeout, keep=lambda r: isinstance(r, ask.WriteLabels | ask.RestoreLabels))

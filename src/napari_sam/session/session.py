@@ -101,7 +101,7 @@ class Session:
         self.history = History()
         self.progress = Progress()
         self.journal = Journal(folder)
-        self.model_ready = False
+        self.model_error: Exception | None = None
         self._folder = Path(folder)
         self._dispatch = dispatch
         self._writing: dict[int, Writing] = {}
@@ -201,7 +201,7 @@ class Session:
 
     def load_model(self) -> None:
         """Load the model of the state."""
-        self.model_ready = False
+        self.model_error = None
         self._orders.submit(ask.LoadModel(spec=self.state.model))
         self.journal.append("model", name=self.state.model.name, device=self.state.model.device)
 
@@ -471,8 +471,6 @@ class Session:
                 self.saved.emit(value)
             case int():
                 self.note_label(value)
-            case _ if isinstance(request, ask.LoadModel):
-                self.model_ready = True
 
     def _on_prediction(self, request: ask.Predict, prediction: MaskPrediction) -> None:
         record = self.objects.get(request.object_id)
@@ -499,6 +497,8 @@ class Session:
         if writing is not None and writing.deltas:
             self.history.push(writing.step())
         if isinstance(event, Failed):
+            if isinstance(event.request, ask.LoadModel):
+                self.model_error = event.error
             self.journal.append("error", what=type(event.error).__name__, message=str(event.error))
             self.failed.emit(event.error)
         while self._later and not self.is_writing:

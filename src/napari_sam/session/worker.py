@@ -118,11 +118,14 @@ class InferenceThread:
             self._changed.notify()
             return count
 
-    def close(self, timeout: float | None = None) -> bool:
-        """Cancel everything and end the thread after its present step; True once it has ended."""
+    def close(self, timeout: float | None = None, keep: Callable[[Request], bool] | None = None) -> bool:
+        """Take no more requests and end the thread; True once it has ended.
+
+        What waits or runs is cancelled, but for the requests that `keep` names, which are carried out first.
+        """
         with self._changed:
             self._closed = True
-            self._cancel(lambda request: True)
+            self._cancel(lambda request: keep is None or not keep(request))
             self._changed.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
