@@ -46,6 +46,14 @@ def test_keys_act_on_the_session_while_points_are_added(segment, wait, qtbot):
     qtbot.keyClick(canvas, Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
     wait(widget)
     assert session.record.written
+    qtbot.keyClick(canvas, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    wait(widget)
+    assert not session.record.written
+    qtbot.keyClick(
+        canvas, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
+    )
+    wait(widget)
+    assert session.record.written
     qtbot.keyClick(canvas, Qt.Key.Key_Q)
     assert not session.state.positive
     qtbot.keyClick(canvas, Qt.Key.Key_N)

@@ -15,7 +15,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.embedding import cache_dir
 from napari_sam.errors import NapariSamError
 from napari_sam.plugin.dispatch import QtDispatcher, Soon
-from napari_sam.plugin.keys import bind_keys
+from napari_sam.plugin.keys import bind_keys, bind_undo
 from napari_sam.plugin.layers import SessionLayers
 from napari_sam.plugin.space import LayerFrame, axes_choices, open_layer
 from napari_sam.session.engine import Backend, SamBackend
@@ -184,6 +184,8 @@ class SegmentController:
         if self.layers is None:
             return
         if self.layers.make_prompts():
+            for layer in (self.layers.points, self.layers.shapes):
+                bind_undo(layer, self.session.undo, self.session.redo)
             self._on_marks()
         self.layers.use_tool(tool)
         self._refresh_soon()

@@ -35,6 +35,12 @@ def bind_keys(viewer: Any, actions: Mapping[str, Callable[[], None]]) -> Callabl
     return unbind
 
 
+def bind_undo(layer: Any, undo: Callable[[], None], redo: Callable[[], None]) -> None:
+    """Give a Points or Shapes layer of ours the usual keys as well; napari binds them in Labels layers only."""
+    layer.bind_key("Control-Z", _calling(undo), overwrite=True)
+    layer.bind_key("Control-Shift-Z", _calling(redo), overwrite=True)
+
+
 def _calling(action: Callable[[], None]) -> Callable[[Any], None]:
     def call(viewer: Any) -> None:
         action()
