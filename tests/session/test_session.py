@@ -250,6 +250,19 @@ def test_errors_arrive_with_their_message_and_work_goes_on(desk):
     assert desk.session.record.pending
 
 
+def test_a_cancelled_question_is_asked_again_when_its_plane_comes_back(desk):
+    desk.backend.predictor.delay_s = 0.2
+    desk.session.show(PLANE)
+    desk.session.set_marks(CLICK)
+    desk.session.cancel()
+    desk.settle()
+    assert not desk.session.record.pending
+    desk.session.show(PLANE.at(3))
+    desk.session.show(PLANE)
+    desk.settle()
+    assert desk.session.record.pending
+
+
 def test_a_shape_without_pixels_is_an_error_not_a_crash(desk):
     tiny = ShapeMark(ShapeKind.POLYGON, [(0, Z, 3.1, 3.1), (0, Z, 3.1, 3.2), (0, Z, 3.2, 3.1)])
     click(desk, Marks(shapes=(tiny,)))

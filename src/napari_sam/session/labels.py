@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,6 +148,12 @@ def restore(labels: LabelArray, delta: LabelDelta, *, forward: bool = False) -> 
     values[changed] = np.where(current == old, new, current)
     labels.write(delta.plane, delta.box_yxyx, values)
     return LabelChange(delta.plane, delta.box_yxyx, values)
+
+
+def new_label_path(folder: Path, name: str) -> Path:
+    """Where to make a label array for an image: a name that every file system takes and that is new."""
+    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:60] or "image"
+    return folder / f"{plain}-{datetime.now():%Y%m%d-%H%M%S-%f}.zarr"
 
 
 def hull(region: Region | None, other: Region | None) -> BoxYXYX:

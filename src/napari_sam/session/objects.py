@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from napari_sam.core.planes import PlaneRef, Region
-from napari_sam.core.results import MaskPrediction, PropagationStep
+from napari_sam.core.results import LabelEdit, MaskPrediction, PropagationStep
 from napari_sam.session.marks import Marks
 
 
@@ -48,6 +48,25 @@ class ObjectRecord:
     def is_empty(self) -> bool:
         """Whether there is nothing to keep."""
         return self.marks.is_empty and not self.written
+
+    def commits(self) -> tuple[LabelEdit, ...]:
+        """What it takes to write the masks that are pending."""
+        return tuple(LabelEdit(plane, region, self.object_id) for plane, region in self.pending.items())
+
+    def erasures(self) -> tuple[LabelEdit, ...]:
+        """What it takes to clear everything written: empty regions that replace what is there."""
+        empty = ((p, Region(r.plane_shape, (0, 0, 0, 0), r.crop[:0, :0])) for p, r in self.written.items())
+        return tuple(LabelEdit(plane, region, self.object_id) for plane, region in empty)
+
+    def seed(self, plane: PlaneRef, marks: Marks) -> Region | Marks:
+        """What a propagation starts from: the mask that the user has seen, else the marks."""
+        prediction = self.predictions.get(plane)
+        return prediction.region if prediction is not None and prediction.region.area else marks
+
+    def forget_question(self, plane: PlaneRef, marks: Marks) -> None:
+        """Let the same marks be asked again: what was cancelled or failed has no answer."""
+        if self.asked.get(plane) is marks:
+            del self.asked[plane]
 
     def forget(self, plane: PlaneRef) -> None:
         """Drop the answer for a plane that has no marks any more."""

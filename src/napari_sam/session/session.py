@@ -14,13 +14,12 @@ All methods are called on one thread (a window's own) and return at once; the wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from psygnal import EmissionInfo, Signal
 
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction
 from napari_sam.propagation.settings import PropagationSettings
@@ -28,7 +27,7 @@ from napari_sam.session import requests as ask
 from napari_sam.session.engine import Backend, Engine, Written
 from napari_sam.session.history import History, MarksStep, Step, Writing
 from napari_sam.session.journal import Journal
-from napari_sam.session.labels import LabelArray, LabelChange
+from napari_sam.session.labels import LabelArray, LabelChange, new_label_path
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
 from napari_sam.session.orders import Orders
@@ -45,7 +44,9 @@ from napari_sam.session.resolve import (
     stale_planes,
 )
 from napari_sam.session.state import SessionState
-from napari_sam.session.worker import Answer, Event, Failed, Started
+from napari_sam.session.worker import Answer, Event, Failed, Finished, Started
+
+NO_IMAGE = Blocked("Choose an image layer.")
 
 Dispatch = Callable[[Callable[[], None]], None]
 
@@ -93,7 +94,7 @@ class Session:
     ) -> None:
         self.state = state or SessionState()
         self.volume: VolumeLike | None = None
-        self.view: PlaneRef | Blocked = Blocked("Choose an image layer.")
+        self.view: PlaneRef | Blocked = NO_IMAGE
         self.labels: LabelArray | None = None
         self.preview = PreviewArray((1, 1, 1, 1))
         self.objects: dict[int, ObjectRecord] = {}
@@ -117,7 +118,7 @@ class Session:
     @property
     def record(self) -> ObjectRecord:
         """The active object."""
-        return self.objects.setdefault(self.state.object_id, ObjectRecord(self.state.object_id))
+        return self._object(self.state.object_id)
 
     @property
     def marks(self) -> Marks:
@@ -170,7 +171,7 @@ class Session:
         self.preview = PreviewArray((volume.n_time, *volume.shape_zyx(self.state.level)))
         self.state.object_id = 1
         self._orders.submit(ask.UseVolume(volume=volume))
-        path = self._folder / f"{_plain(name)}-{datetime.now():%Y%m%d-%H%M%S-%f}.zarr"
+        path = new_label_path(self._folder, name)
         self._orders.submit(ask.CreateLabels(path=path, volume=volume, level=self.state.level, flat=flat))
         self.journal.append("volume", name=name, source=volume.source, labels=str(path))
         self.changed.emit()
@@ -179,6 +180,7 @@ class Session:
         """Let go of the image; labels stay on disk."""
         self._orders.leave_image()
         self.volume = self.labels = None
+        self.view = NO_IMAGE
         self._writing.clear()
         self._restoring.clear()
         self._later.clear()
@@ -243,18 +245,13 @@ class Session:
         record = self.record
         if self.labels is None or not record.pending:
             return
-        edits = tuple(LabelEdit(p, region, record.object_id) for p, region in record.pending.items())
-        self._write("keep", edits)
+        self._write("keep", record.commits())
 
     def erase_object(self) -> None:
         """Remove the active object's labels and marks."""
         record = self.record
-        nothing = (
-            (p, Region(r.plane_shape, (0, 0, 0, 0), r.crop[:0, :0])) for p, r in record.written.items()
-        )
-        edits = tuple(LabelEdit(p, region, record.object_id) for p, region in nothing)
-        if edits and self.labels is not None:
-            self._write("delete", edits)
+        if record.written and self.labels is not None:
+            self._write("delete", record.erasures())
         self.clear_marks()
 
     def next_object(self) -> None:
@@ -268,7 +265,7 @@ class Session:
         resolved, record = self.resolved, self.record
         if isinstance(resolved, Blocked) or resolved.propagate_blocked or self.labels is None:
             return
-        seeds = {p: self._seed(p, m) for p, m in resolved.marks.items() if p.index in resolved.reach}
+        seeds = {p: record.seed(p, m) for p, m in resolved.marks.items() if p.index in resolved.reach}
         kept = {*seeds, *record.predictions}
         request = ask.Propagate(
             labels=self.labels,
@@ -315,6 +312,9 @@ class Session:
 
     # Orders
 
+    def _object(self, object_id: int) -> ObjectRecord:
+        return self.objects.setdefault(object_id, ObjectRecord(object_id))
+
     def _write(self, title: str, edits: tuple[LabelEdit, ...]) -> None:
         assert self.labels is not None
         record = self.record
@@ -324,11 +324,6 @@ class Session:
         self._writing[self._orders.submit(request)] = Writing(title, record.object_id)
         planes = [[e.plane.axis, e.plane.index, e.plane.time] for e in edits]
         self.journal.append(title, object=record.object_id, planes=planes)
-
-    def _seed(self, plane: PlaneRef, marks: Marks) -> Region | Marks:
-        """The mask that the user has seen, else the marks."""
-        prediction = self.record.predictions.get(plane)
-        return prediction.region if prediction is not None and prediction.region.area else marks
 
     def _encode_view(self) -> None:
         if self.volume is None or isinstance(self.resolved, Blocked):
@@ -389,7 +384,7 @@ class Session:
         if step is None:
             return
         self.journal.append("redo" if forward else "undo", object=step.object_id)
-        record = self.objects.setdefault(step.object_id, ObjectRecord(step.object_id))
+        record = self._object(step.object_id)
         if isinstance(step, MarksStep):
             self.state.object_id = step.object_id
             self._put_marks(record, step.after if forward else step.before)
@@ -481,7 +476,7 @@ class Session:
             self._sync_preview([request.plane])
 
     def _on_written(self, writing: Writing, written: Written) -> None:
-        record = self.objects.setdefault(writing.object_id, ObjectRecord(writing.object_id))
+        record = self._object(writing.object_id)
         plane, step = written.edit.plane, written.step
         region = written.edit.region if written.edit.region.area else None
         if step is not None and step.stop_reason is not None:
@@ -496,6 +491,8 @@ class Session:
         writing = self._writing.pop(event.request.generation, None)
         if writing is not None and writing.deltas:
             self.history.push(writing.step())
+        if isinstance(event.request, ask.Predict) and not isinstance(event, Finished):
+            self._object(event.request.object_id).forget_question(event.request.plane, event.request.marks)
         if isinstance(event, Failed):
             if isinstance(event.request, ask.LoadModel):
                 self.model_error = event.error
@@ -503,8 +500,3 @@ class Session:
             self.failed.emit(event.error)
         while self._later and not self.is_writing:
             self._later.pop(0)()
-
-
-def _plain(name: str) -> str:
-    """A name that every file system takes."""
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:60] or "image"
