@@ -61,6 +61,18 @@ def test_marks_come_back_with_a_new_points_layer(widget, wait):
     assert widget.session.record.pending
 
 
+def test_an_image_that_is_opened_later_is_ready_for_clicks(segment, wait):
+    widget = segment()
+    widget.viewer.add_image(PHANTOM.image, name="later")
+    wait(widget)
+    assert widget.viewer.layers.selection.active is widget.controller.layers.points
+    assert widget.tool_buttons["points"].isChecked()
+    assert widget.status.text().startswith("Click on object 1")
+    widget.viewer.layers.selection.active = widget.viewer.layers["later"]
+    wait(widget)
+    assert widget.status.text().startswith("Press Point")
+
+
 def test_deleting_the_image_ends_the_work_with_a_reason(widget, wait):
     click(widget, wait)
     widget.viewer.layers.remove(widget.viewer.layers["balls"])

@@ -9,8 +9,8 @@ from napari_sam.session.resolve import Blocked, ResolvedSession
 from napari_sam.session.session import Session
 
 
-def advice(session: Session) -> str:
-    """What a newcomer should read now."""
+def advice(session: Session, tool: str | None) -> str:
+    """What a newcomer should read now; `tool` is what he draws with, if he does."""
     resolved = session.resolved
     if isinstance(resolved, Blocked):
         return resolved.reason
@@ -21,7 +21,7 @@ def advice(session: Session) -> str:
         return running
     if resolved.marks_blocked is not None:
         return resolved.marks_blocked.reason
-    return _next_step(session, resolved)
+    return _next_step(session, resolved, tool)
 
 
 def _running(session: Session) -> str:
@@ -34,7 +34,7 @@ def _running(session: Session) -> str:
     return f"{job.title} …"
 
 
-def _next_step(session: Session, resolved: ResolvedSession) -> str:
+def _next_step(session: Session, resolved: ResolvedSession, tool: str | None) -> str:
     record, plane = session.record, resolved.plane
     name = f"object {record.object_id}"
     if plane in record.pending:
@@ -55,7 +55,9 @@ def _next_step(session: Session, resolved: ResolvedSession) -> str:
         )
     if record.written:
         return f"Kept {name}. {shown('next')} starts the next object."
-    return f"Click on {name}, or draw a box around it."
+    if tool is None:
+        return f"Press Point and click on {name}, or press Box and drag around it."
+    return f"Click on {name}, or press Box and drag around it."
 
 
 def propagation_summary(ends: tuple[PropagationStep, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qtpy.QtCore import QRectF, QSize, Signal
-from qtpy.QtGui import QColor, QPainter, QPaintEvent
+from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 EMPTY, ENCODED, LABELLED = QColor("#3b424d"), QColor("#4c9bd6"), QColor("#ffb000")
@@ -28,7 +28,7 @@ class PlaneStrip(QWidget):  # type: ignore[misc]
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(
             "Planes along the axis you slice: blue is encoded (a click answers at once), "
-            "orange holds the active object, white is on screen. Click to go to a plane."
+            "orange holds the active object, the white frame is on screen. Click to go to a plane."
         )
         self._size, self._current = 1, 0
         self._encoded: frozenset[int] = frozenset()
@@ -55,7 +55,8 @@ class PlaneStrip(QWidget):  # type: ignore[misc]
         ):
             for index in indices:
                 painter.fillRect(self._cell(index, top, share), colour)
-        painter.fillRect(self._cell(self._current, 0.0, 1.0, 2.0), CURRENT)
+        painter.setPen(QPen(CURRENT, 2))
+        painter.drawRect(self._cell(self._current, 0.0, 1.0, 3.0).adjusted(1, 1, -1, -1))
         painter.end()
 
     def mousePressEvent(self, event: object) -> None:

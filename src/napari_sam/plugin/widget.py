@@ -24,6 +24,7 @@ from napari_sam.core.models import ModelSpec
 from napari_sam.errors import DependencyError
 from napari_sam.plugin.advice import advice, propagation_summary
 from napari_sam.plugin.controller import SegmentController
+from napari_sam.plugin.dispatch import Soon
 from napari_sam.plugin.layers import COLOURS
 from napari_sam.plugin.models import model_choices, model_details
 from napari_sam.plugin.objects import ObjectList
@@ -79,12 +80,14 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.viewer = napari_viewer
         self.controller = SegmentController(napari_viewer, backend)
         self.session = self.controller.session
+        self._fill_soon = Soon(self._fill_images)  # napari selects a new layer after it told us of it
         self._build()
         self._follow_layers()
         self.controller.refreshed.connect(self.refresh)
         self.destroyed.connect(self.controller.close)
         self._fill_images()
-        self.refresh()
+        if self.image_box.currentData() is None:
+            self._choose_image()
 
     # Building
 
@@ -229,10 +232,9 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
 
     def _follow_layers(self) -> None:
         self.viewer.layers.selection.events.active.connect(self.refresh)
-        for name in ("inserted", "removed", "reordered", "renamed"):
-            event = getattr(self.viewer.layers.events, name, None)
-            if event is not None:
-                event.connect(self._fill_images)
+        events = self.viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered, events.renamed):
+            event.connect(self._fill_soon)
 
     def _fill_images(self, event: Any = None) -> None:
         if self.controller.closed:
@@ -340,7 +342,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         if self.controller.closed:
             return
         resolved = self.session.resolved
-        self.status.setText(advice(self.session))
+        self.status.setText(advice(self.session, self._tool))
         self.model_label.setText(model_details(self.session.state.model))
         self._show_object(resolved)
         self._show_planes(resolved)
@@ -362,9 +364,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             (self.remove_button, not session.state.positive),
         ):
             each.setChecked(on)
-        tool = self.controller.layers.tool if self.controller.layers is not None else None
         for kind, each in self.tool_buttons.items():
-            each.setChecked(kind == tool)
+            each.setChecked(kind == self._tool)
         nothing = None if record.pending else "there is no new mask"
         allow(self.keep_button, blocked or nothing)
         several = session.shown_prediction is not None and len(session.shown_prediction.candidates) > 1
@@ -396,6 +397,10 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             self.progress_bar.setRange(0, job.total)
             self.progress_bar.setValue(job.done)
             self.progress_bar.setToolTip(job.title)
+
+    @property
+    def _tool(self) -> str | None:
+        return self.controller.layers.tool if self.controller.layers is not None else None
 
     def _axis_size(self) -> int:
         volume, view = self.session.volume, self.session.view

@@ -7,8 +7,7 @@ All methods are called on one thread (a window's own) and return at once; the wo
     session.use_volume(volume, name="cells")
     session.show(PlaneRef(axis=0, index=12))
     session.set_marks(Marks([(0, 12, 30, 40)], [True]))     # preview_changed follows
-    session.commit()                                        # labels_changed follows
-    session.undo()
+    session.commit()                                        # labels_changed follows; session.undo() takes it back
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Session:
     backend : Backend
         Loads models and makes encoders.
     dispatch : callable
-        Runs a function on the thread that owns this session, soon; called from the inference thread.
+        Runs a function on this session's own thread, soon; called from the inference thread.
     folder : path
         For the label arrays and the journal.
     state : SessionState, optional
@@ -76,8 +75,7 @@ class Session:
     marks_changed : Signal()
         `marks` changed by something else than `set_marks`: undo, or another object became active.
     planes_encoded : Signal()
-    failed : Signal(Exception)
-    saved : Signal(Path)
+    failed : Signal(Exception), saved : Signal(Path)
     """
 
     changed = Signal()
@@ -257,6 +255,7 @@ class Session:
     def next_object(self) -> None:
         """Keep what is previewed and go on with a new object."""
         self.commit()
+        self.state.positive = True
         if not self.record.is_empty:
             self.state.object_id = self.next_free_id
 
@@ -288,7 +287,7 @@ class Session:
         self._encode_neighbours(reach=None)
 
     def save(self, path: str | Path, **options: Any) -> None:
-        """Write the labels to a file; `options` as `napari_sam.save_labels` takes them, overwriting included."""
+        """Write the labels to a file; `options` as `napari_sam.save_labels` takes them."""
         if self.labels is not None:
             self._orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
 
