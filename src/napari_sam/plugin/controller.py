@@ -123,7 +123,7 @@ class SegmentController:
         if blocked is not None:  # layers as large as such a plane would stall napari
             self.session.show(blocked)
             return
-        self.layers = SessionLayers(self.viewer, layer, frame, self._edit_soon)
+        self.layers = SessionLayers(self.viewer, layer, frame, self._edit_soon, self._dispatch)
         self.layers.make_preview(self.session.preview, level)
         self.use_tool("points")
         for name in MOVED:

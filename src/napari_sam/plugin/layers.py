@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +12,10 @@ from napari.layers import Labels, Points, Shapes
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_sam.core.arrays import Array, FloatArray
-from napari_sam.core.planes import PlaneRef
+from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.spaces import layer_affine
 from napari_sam.errors import VolumeError
-from napari_sam.plugin.partial import show_box
+from napari_sam.plugin.partial import bands, show_box
 from napari_sam.plugin.space import LayerFrame, layer_space
 from napari_sam.plugin.views import AxisView
 from napari_sam.session.labels import LabelArray, LabelChange
@@ -40,16 +41,26 @@ class SessionLayers:
         How it lies in the world.
     on_edit : callable
         Called after the user changed points or shapes.
+    soon : callable
+        Runs a function in the next turn of the event loop; at once by default.
     """
 
-    def __init__(self, viewer: Any, image: Any, frame: LayerFrame, on_edit: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        viewer: Any,
+        image: Any,
+        frame: LayerFrame,
+        on_edit: Callable[[], None],
+        soon: Callable[[Callable[[], None]], None] = lambda function: function(),
+    ) -> None:
         self.viewer, self.image, self.frame = viewer, image, frame
         self.points: Points | None = None
         self.shapes: Shapes | None = None
         self.preview: Labels | None = None
         self.labels: Labels | None = None
         self._own: list[Any] = []
-        self._on_edit = on_edit
+        self._on_edit, self._soon = on_edit, soon
+        self._bands: deque[tuple[Labels | None, PlaneRef, BoxYXYX, Array]] = deque()
         self._quiet = False
 
     # Making and adopting
@@ -216,13 +227,28 @@ class SessionLayers:
 
     def redraw_preview(self, redraw: Redraw, values: Array) -> None:
         """Show a changed box of the preview, which is on screen."""
-        if self.preview is not None:
-            show_box(self.preview, self._rows_cols(redraw.plane), redraw.box_yxyx, values)
+        self._redraw(self.preview, redraw.plane, redraw.box_yxyx, values)
 
     def redraw_labels(self, change: LabelChange) -> None:
         """Show a changed box of the labels, which is on screen."""
-        if self.labels is not None:
-            show_box(self.labels, self._rows_cols(change.plane), change.box_yxyx, change.values)
+        self._redraw(self.labels, change.plane, change.box_yxyx, change.values)
+
+    def _redraw(self, layer: Labels | None, plane: PlaneRef, box_yxyx: BoxYXYX, values: Array) -> None:
+        """Show a small box at once, a large one in bands, one a turn of the event loop."""
+        top = box_yxyx[0]
+        for band in bands(box_yxyx):
+            self._bands.append((layer, plane, band, values[band[0] - top : band[2] - top]))
+        self.draw_band()
+
+    def draw_band(self) -> None:
+        """Show the next band of what was changed; ask for a further turn if there are more."""
+        if not self._bands:
+            return
+        layer, plane, box_yxyx, values = self._bands.popleft()
+        if self._is_here(layer) and self.frame.view(self.viewer.dims, plane.level) == plane:
+            show_box(layer, self._rows_cols(plane), box_yxyx, values)
+        if self._bands:
+            self._soon(self.draw_band)
 
     # Details
 

@@ -66,5 +66,6 @@ class PlaneStrip(QWidget):  # type: ignore[misc]
 
     def _cell(self, index: int, top: float, share: float, least: float = 1.0) -> QRectF:
         width = self.width() / self._size
-        gap = 0.5 if width > 4 else 0.0
-        return QRectF(index * width, top * self.height(), max(least, width - gap), share * self.height())
+        left, right = round(index * width), round((index + 1) * width)
+        gap = 1 if width > 8 else 0
+        return QRectF(left, top * self.height(), max(least, right - left - gap), share * self.height())
