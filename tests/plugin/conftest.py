@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from napari_sam.core.protocols import VolumeLike
+from napari_sam.session.engine import ModelInfo
 from napari_sam.testing.fakes import FakeEncoder, FakePredictor
 
 
@@ -15,6 +16,12 @@ class FakeBackend:
 
     def __init__(self, predictor: FakePredictor | None = None) -> None:
         self.predictor = predictor or FakePredictor()
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return (
+            ModelInfo("default", 9_000_000, "BSD-3-Clause", True, "Small and fast; comes with the program."),
+            ModelInfo("large", 375_000_000, "Apache-2.0", False, "Slower."),
+        )
 
     def load_model(self, spec: object) -> FakePredictor:
         return self.predictor

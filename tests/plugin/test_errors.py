@@ -60,3 +60,35 @@ def test_a_file_that_exists_is_not_replaced_unasked(segment, wait, messages, tmp
     wait(widget)
     assert (tmp_path / "labels.ome.tif").read_bytes() == b"mine"
     assert any("exists" in message for _, message in messages)
+
+
+def test_models_are_listed_with_what_they_cost(segment, wait, backend):
+    widget = segment()
+    assert [widget.model_box.itemText(i) for i in range(widget.model_box.count())] == [
+        "default",
+        "large",
+        "a checkpoint file ...",
+    ]
+    assert widget.model_label.text() == "9 MB, BSD-3-Clause, on disk. Small and fast; comes with the program."
+    loaded = []
+    backend.load_model = lambda spec: loaded.append(spec) or backend.predictor
+    widget.model_box.setCurrentText("large")
+    widget.device_box.setCurrentIndex(1)
+    wait(widget)
+    assert "is downloaded when chosen" in widget.model_label.text()
+    assert (loaded[-1].name, loaded[-1].device) == ("large", "cpu")
+
+
+def test_a_checkpoint_file_may_be_chosen(segment, wait, backend, monkeypatch, tmp_path):
+    widget = segment()
+    path = str(tmp_path / "mine.pth")
+    monkeypatch.setattr("napari_sam.plugin.widget.QFileDialog.getOpenFileName", lambda *a: (path, ""))
+    widget.model_box.setCurrentIndex(2)
+    wait(widget)
+    assert widget.session.state.model.name == path
+    assert widget.model_box.currentText() == "mine.pth"
+    monkeypatch.setattr("napari_sam.plugin.widget.QFileDialog.getOpenFileName", lambda *a: ("", ""))
+    widget.model_box.setCurrentIndex(3)
+    wait(widget)
+    assert widget.session.state.model.name == path
+    assert widget.model_box.currentText() == "mine.pth"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from napari_sam.session.engine import ModelInfo
 from napari_sam.session.session import Session
 from napari_sam.testing.fakes import ArrayVolume, FakeEncoder, FakePredictor
 from napari_sam.testing.phantoms import ball_volume
@@ -17,6 +18,12 @@ CENTRE = (12, 32, 40)
 class FakeBackend:
     def __init__(self) -> None:
         self.predictor = FakePredictor()
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        return (
+            ModelInfo("default", 9_000_000, "BSD-3-Clause", True, "Small and fast; comes with the program."),
+            ModelInfo("large", 375_000_000, "Apache-2.0", False, "Slower."),
+        )
 
     def load_model(self, spec: Any) -> FakePredictor:
         return self.predictor

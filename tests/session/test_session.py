@@ -60,6 +60,19 @@ def test_a_further_click_on_a_kept_plane_replaces_what_was_kept(desk):
     assert PLANE not in desk.session.record.pending
 
 
+def test_a_further_click_feeds_the_earlier_answer_back(desk):
+    asked = []
+    predict = desk.backend.predictor.predict
+    desk.backend.predictor.predict = lambda e, prompts: (asked.append(prompts), predict(e, prompts))[1]
+    click(desk)
+    earlier = desk.session.shown_prediction
+    click(desk, Marks([(0, Z, Y, X), (0, Z, 2, 2)], [True, False]))
+    assert asked[0].low_res_logits is None
+    np.testing.assert_array_equal(asked[1].low_res_logits, earlier.low_res_logits)
+    click(desk, Marks([(0, Z, Y, X + 1)], [True]))
+    assert asked[2].low_res_logits is None
+
+
 def test_the_answers_can_be_cycled(desk):
     click(desk)
     areas = []

@@ -61,6 +61,7 @@ class SegmentController:
         self._connect()
         self._unbind = bind_keys(viewer, self.actions)
         self.closed = False
+        self.session.list_models()
         self.session.load_model()
 
     @property

@@ -26,7 +26,7 @@ from napari_sam.plugin.advice import advice, propagation_summary
 from napari_sam.plugin.controller import SegmentController
 from napari_sam.plugin.dispatch import Soon
 from napari_sam.plugin.layers import COLOURS
-from napari_sam.plugin.models import model_choices, model_details
+from napari_sam.plugin.models import model_details
 from napari_sam.plugin.objects import ObjectList
 from napari_sam.plugin.parts import Form, allow, button, choice, dot, fill, quiet, row, scrolling, section
 from napari_sam.plugin.space import axes_choices
@@ -39,6 +39,7 @@ from napari_sam.session.state import OverlapPolicy
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+A_FILE = "a file"
 DEVICES = (("automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda"), ("Apple GPU", "mps"))
 TOOLS = (
     ("Point", "points", "Click on the object."),
@@ -122,7 +123,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         form.add("Channel", self.channel_box, "The channel that the model sees, or all of them mixed.")
         form.add("Level", self.level_box, "Resolution level to segment at; changing it begins new labels.")
         self.model_box, self.device_box = choice(self._choose_model), choice(self._choose_model)
-        fill(self.model_box, model_choices(), "default")
         fill(self.device_box, DEVICES, "auto")
         form.add("Model", self.model_box, "The network. Larger ones are slower and often better.")
         self.model_label = QLabel()
@@ -284,8 +284,13 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.refresh()
 
     def _choose_model(self) -> None:
-        spec = ModelSpec(self.model_box.currentData(), self.device_box.currentData())
-        self.session.state.model = spec
+        name, before = self.model_box.currentData(), self.session.state.model.name
+        if name == A_FILE:
+            name, _ = QFileDialog.getOpenFileName(
+                self, "Choose a checkpoint", "", "Checkpoints (*.pt *.pth *.safetensors)"
+            )
+            fill(self.model_box, [])  # filled again with what was chosen
+        self.session.state.model = ModelSpec(name or before, self.device_box.currentData())
         self.refresh()
 
     def _choose_policy(self) -> None:
@@ -343,10 +348,18 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             return
         resolved = self.session.resolved
         self.status.setText(advice(self.session, self._tool))
-        self.model_label.setText(model_details(self.session.state.model))
+        self._show_models()
         self._show_object(resolved)
         self._show_planes(resolved)
         self._show_progress()
+
+    def _show_models(self) -> None:
+        models, spec = self.session.models, self.session.state.model
+        names = list(dict.fromkeys([*(m.name for m in models), spec.name]))
+        if self.model_box.count() != len(names) + 1:
+            items = [(Path(name).name, name) for name in names]
+            fill(self.model_box, [*items, ("a checkpoint file ...", A_FILE)], spec.name)
+        self.model_label.setText(model_details(spec, models))
 
     def _show_object(self, resolved: ResolvedSession | Blocked) -> None:
         session, record = self.session, self.session.record

@@ -30,8 +30,36 @@ class CachingEncoder(PlaneEncoder, Protocol):
         """Whether `embedding` would find this plane in its store."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a user wants to know before choosing a model.
+
+    Parameters
+    ----------
+    name : str
+        As `ModelSpec` takes it.
+    size : int
+        Bytes of its file.
+    licence : str
+        Of its weights.
+    on_disk : bool
+        Whether nothing has to be downloaded.
+    good_for : str
+        One line.
+    """
+
+    name: str
+    size: int = 0
+    licence: str = ""
+    on_disk: bool = True
+    good_for: str = ""
+
+
 class Backend(Protocol):
     """The door to the networks. Tests hand in fakes."""
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """List the models that can be named."""
 
     def load_model(self, spec: ModelSpec) -> Predictor:
         """Load weights onto a device."""
@@ -41,7 +69,16 @@ class Backend(Protocol):
 
 
 class SamBackend:
-    """The real networks and the cache on disk; torch is imported when the first model is loaded."""
+    """The real networks and the cache on disk; torch is imported when it is first used."""
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """List the registry."""
+        from napari_sam.inference.registry import MODELS, is_on_disk
+
+        return tuple(
+            ModelInfo(name, entry.size, entry.licence, is_on_disk(name), entry.good_for)
+            for name, entry in MODELS.items()
+        )
 
     def load_model(self, spec: ModelSpec) -> Predictor:
         """Load a registry model or a checkpoint file."""
@@ -88,6 +125,10 @@ class Engine:
         raise NotImplementedError(f"no job for {type(request).__name__}")
 
     @job.register
+    def _(self, request: ask.ListModels) -> Job:
+        yield self._backend.models()
+
+    @job.register
     def _(self, request: ask.LoadModel) -> Job:
         self._predictor = self._encoder = None
         self._predictor = self._backend.load_model(request.spec)
@@ -110,6 +151,8 @@ class Engine:
     def _(self, request: ask.Predict) -> Job:
         predictor, encoder = self._ready()
         prompts = prompts_on_plane(request.marks, request.plane, encoder.volume)
+        if request.earlier is not None:
+            prompts = prompts.with_logits(request.earlier.low_res_logits)
         embedding = encoder.embedding(request.plane, [prompts])
         yield predictor.predict(embedding, prompts)
 

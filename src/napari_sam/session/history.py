@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from napari_sam.core.planes import PlaneRef, Region
@@ -84,6 +84,44 @@ class Writing:
     def step(self) -> LabelsStep:
         """All changes as one step."""
         return LabelsStep(self.title, self.object_id, tuple(self.deltas), self.before, self.after)
+
+
+class Ledger:
+    """Jobs that change labels and have not ended, and what waits for their end."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Writing | None] = {}
+        self._later: list[Callable[[], None]] = []
+
+    def begin(self, generation: int, writing: Writing | None = None) -> None:
+        """Note a job; one without a `Writing` only restores what was."""
+        self._open[generation] = writing
+
+    def writing(self, generation: int) -> Writing | None:
+        """What a job has written so far."""
+        return self._open.get(generation)
+
+    def end(self, generation: int) -> Writing | None:
+        """Note the end of a job and return what it wrote."""
+        return self._open.pop(generation, None)
+
+    def after(self, action: Callable[[], None]) -> None:
+        """Do something once no job is open; `settle` does it."""
+        self._later.append(action)
+
+    def settle(self) -> None:
+        """Do what waited, as long as no job is open."""
+        while self._later and not self._open:
+            self._later.pop(0)()
+
+    def clear(self) -> None:
+        """Forget all jobs and what waits for them."""
+        self._open.clear()
+        self._later.clear()
+
+    def __bool__(self) -> bool:
+        """Whether any job is open."""
+        return bool(self._open)
 
 
 class History:

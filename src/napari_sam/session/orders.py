@@ -9,6 +9,16 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.session import requests as ask
 from napari_sam.session.worker import Event, InferenceThread, Job
 
+UNDISTURBED = (
+    ask.ListModels,
+    ask.LoadModel,
+    ask.UseVolume,
+    ask.CreateLabels,
+    ask.WriteLabels,
+    ask.RestoreLabels,
+)
+"""Requests that a user's Cancel does not stop."""
+
 
 class Orders:
     """Hands requests to an inference thread and knows which answers are still wanted.
@@ -48,8 +58,7 @@ class Orders:
 
     def cancel_all(self) -> None:
         """Cancel everything that does not write labels or prepare the work."""
-        kept = (ask.WriteLabels, ask.RestoreLabels, ask.CreateLabels, ask.UseVolume, ask.LoadModel)
-        self._thread.cancel(lambda request: not isinstance(request, kept))
+        self._thread.cancel(lambda request: not isinstance(request, UNDISTURBED))
 
     def leave_image(self) -> None:
         """Answers about the image so far are not wanted any more."""
@@ -59,7 +68,7 @@ class Orders:
     def is_fresh(self, request: ask.Request) -> bool:
         """Whether it is about this image, and no newer request of its lane was made; writing is always news."""
         if request.generation <= self._left_at:
-            return isinstance(request, ask.LoadModel | ask.SaveLabels)
+            return isinstance(request, ask.ListModels | ask.LoadModel | ask.SaveLabels)
         written = isinstance(request, ask.Propagate)
         return written or request.lane is None or self._latest[request.lane] == request.generation
 

@@ -63,6 +63,13 @@ class LoadModel(Request):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ListModels(Request):
+    """Look up which models there are; answers with ModelInfos."""
+
+    title: ClassVar[str] = "Looking for models"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class UseVolume(Request):
     """Make a volume the one that is segmented; answers with it."""
 

@@ -23,8 +23,8 @@ from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
-from napari_sam.session.engine import Backend, Engine, Written
-from napari_sam.session.history import History, MarksStep, Step, Writing
+from napari_sam.session.engine import Backend, Engine, ModelInfo, Written
+from napari_sam.session.history import History, Ledger, MarksStep, Step, Writing
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import LabelArray, LabelChange, new_label_path
 from napari_sam.session.marks import Marks
@@ -100,12 +100,11 @@ class Session:
         self.history = History()
         self.progress = Progress()
         self.journal = Journal(folder)
+        self.models: tuple[ModelInfo, ...] = ()
         self.model_error: Exception | None = None
         self._folder = Path(folder)
         self._dispatch = dispatch
-        self._writing: dict[int, Writing] = {}
-        self._restoring: set[int] = set()
-        self._later: list[Callable[[], None]] = []
+        self._ledger = Ledger()
         self._largest_label = 0
         self._closed = False
         self._orders = Orders(Engine(backend).job, self._receive)
@@ -138,11 +137,6 @@ class Session:
         """A label that no object has."""
         used = (record.object_id for record in self.objects.values() if not record.is_empty)
         return 1 + max(self._largest_label, *used, 0)
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether labels are being written or restored."""
-        return bool(self._writing or self._restoring)
 
     @property
     def is_busy(self) -> bool:
@@ -179,9 +173,7 @@ class Session:
         self._orders.leave_image()
         self.volume = self.labels = None
         self.view = NO_IMAGE
-        self._writing.clear()
-        self._restoring.clear()
-        self._later.clear()
+        self._ledger.clear()
         self.objects.clear()
         self.encoded.clear()
         self.history.clear()
@@ -198,6 +190,10 @@ class Session:
         self._largest_label = max(self._largest_label, label)
         if self.record.is_empty and self.state.object_id <= label:
             self.state.object_id = self.next_free_id
+
+    def list_models(self) -> None:
+        """Look up which models there are; `models` holds them then."""
+        self._orders.submit(ask.ListModels())
 
     def load_model(self) -> None:
         """Load the model of the state."""
@@ -277,8 +273,7 @@ class Session:
             stale=tuple(p for p in stale_planes(self.state, resolved, record.written) if p not in kept),
         )
         record.ends = ()
-        generation = self._orders.submit(request)
-        self._writing[generation] = Writing("propagation", record.object_id)
+        self._ledger.begin(self._orders.submit(request), Writing("propagation", record.object_id))
         self.journal.append("propagate", object=record.object_id, seeds=sorted(p.index for p in seeds))
         self.changed.emit()
 
@@ -320,7 +315,7 @@ class Session:
         request = ask.WriteLabels(
             labels=self.labels, edits=edits, policy=self.state.policy, replaces=dict(record.written)
         )
-        self._writing[self._orders.submit(request)] = Writing(title, record.object_id)
+        self._ledger.begin(self._orders.submit(request), Writing(title, record.object_id))
         planes = [[e.plane.axis, e.plane.index, e.plane.time] for e in edits]
         self.journal.append(title, object=record.object_id, planes=planes)
 
@@ -373,11 +368,9 @@ class Session:
 
     def _when_written(self, action: Callable[[], None]) -> None:
         """Run `action` once no labels are being written."""
-        if not self.is_writing:
-            action()
-            return
-        self._later.append(action)
+        self._ledger.after(action)
         self._orders.cancel(lambda request: isinstance(request, ask.Propagate))
+        self._ledger.settle()
 
     def _replay(self, step: Step | None, forward: bool) -> None:
         if step is None:
@@ -391,7 +384,7 @@ class Session:
         elif self.labels is not None:
             self._set_written(record, step.regions_after if forward else step.regions_before)
             request = ask.RestoreLabels(labels=self.labels, deltas=step.deltas, forward=forward)
-            self._restoring.add(self._orders.submit(request))
+            self._ledger.begin(self._orders.submit(request))
         self.changed.emit()
 
     def _set_written(self, record: ObjectRecord, regions: Any) -> None:
@@ -452,7 +445,7 @@ class Session:
                 assert isinstance(request, ask.Predict)
                 self._on_prediction(request, value)
             case Written():
-                self._on_written(self._writing[request.generation], value)
+                self._on_written(self._ledger.writing(request.generation), value)
             case LabelChange():
                 self.labels_changed.emit(value)
             case EncodeEvent():
@@ -465,6 +458,8 @@ class Session:
                 self.saved.emit(value)
             case int():
                 self.note_label(value)
+            case tuple() if isinstance(request, ask.ListModels):
+                self.models = value
 
     def _on_prediction(self, request: ask.Predict, prediction: MaskPrediction) -> None:
         record = self.objects.get(request.object_id)
@@ -474,7 +469,8 @@ class Session:
         if record is self.record:
             self._sync_preview([request.plane])
 
-    def _on_written(self, writing: Writing, written: Written) -> None:
+    def _on_written(self, writing: Writing | None, written: Written) -> None:
+        assert writing is not None
         record = self._object(writing.object_id)
         plane, step = written.edit.plane, written.step
         region = written.edit.region if written.edit.region.area else None
@@ -486,8 +482,7 @@ class Session:
 
     def _on_end(self, event: Event) -> None:
         self._orders.ended(event.request)
-        self._restoring.discard(event.request.generation)
-        writing = self._writing.pop(event.request.generation, None)
+        writing = self._ledger.end(event.request.generation)
         if writing is not None and writing.deltas:
             self.history.push(writing.step())
         if isinstance(event.request, ask.Predict) and not isinstance(event, Finished):
@@ -497,5 +492,4 @@ class Session:
                 self.model_error = event.error
             self.journal.append("error", what=type(event.error).__name__, message=str(event.error))
             self.failed.emit(event.error)
-        while self._later and not self.is_writing:
-            self._later.pop(0)()
+        self._ledger.settle()
