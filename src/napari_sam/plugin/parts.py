@@ -22,6 +22,9 @@ from superqt import QCollapsible
 
 from napari_sam.plugin.keys import shown
 
+UNLIMITED = 16777215
+"""Qt's own limit of a widget's height."""
+
 
 def button(text: str, tooltip: str, action: Callable[[], Any], key: str | None = None) -> QPushButton:
     """A button that shows its key; `key` is a name in `KEYS`."""
@@ -81,7 +84,11 @@ def section(title: str, *widgets: QWidget, expanded: bool = True) -> QCollapsibl
     made.setDuration(0)
     made.layout().setContentsMargins(0, 0, 0, 0)
     made.layout().setSpacing(2)
+    made.toggled.connect(lambda open_: body.setMaximumHeight(UNLIMITED if open_ else 0))
     (made.expand if expanded else made.collapse)(animate=False)
+    body.setMaximumHeight(
+        UNLIMITED if expanded else 0
+    )  # its rows come and go; superqt fixes the height it had
     made.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
     return made
 

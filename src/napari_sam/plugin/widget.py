@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_sam.core.models import ModelSpec
 from napari_sam.errors import DependencyError
-from napari_sam.plugin.advice import advice, propagation_summary
+from napari_sam.plugin.advice import advice
 from napari_sam.plugin.controller import SegmentController
 from napari_sam.plugin.dispatch import Soon
 from napari_sam.plugin.layers import COLOURS
@@ -186,9 +186,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.propagate_button = button(
             "Propagate", "Carry the object to its neighbours.", self.session.propagate, "propagate"
         )
-        self.result_label = QLabel()
-        self.result_label.setWordWrap(True)
-        return [form, self.propagate_button, self.result_label]
+        return [form, self.propagate_button]
 
     def _plane_parts(self) -> list[QWidget]:
         self.strip = PlaneStrip()
@@ -390,8 +388,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         waiting = resolved.propagate_blocked if isinstance(resolved, ResolvedSession) else resolved
         allow(self.propagate_button, waiting.reason if waiting else None)
         allow(self.save_button, None if session.labels is not None else "there are no labels yet")
-        self.result_label.setText(propagation_summary(record.ends) if record.ends else "")
-        self.result_label.setVisible(bool(record.ends))
 
     def _show_planes(self, resolved: ResolvedSession | Blocked) -> None:
         self.planes_section.setVisible(isinstance(resolved, Blocked) or self._axis_size() > 1)

@@ -474,8 +474,9 @@ class Session:
         record = self._object(writing.object_id)
         plane, step = written.edit.plane, written.step
         region = written.edit.region if written.edit.region.area else None
-        if step is not None and step.stop_reason is not None:
-            record.ends = (*record.ends, step)
+        if step is not None:
+            record.ends += (step,) if step.stop_reason is not None else ()
+            self.encoded.add(plane)
         writing.note(written.delta, record.written.get(plane), region)
         self._set_written(record, {plane: region})
         self.labels_changed.emit(written.change)
