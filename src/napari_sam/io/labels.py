@@ -12,15 +12,13 @@ from numpy.typing import DTypeLike
 from zarr.codecs import BloscCodec
 
 from napari_sam.errors import ExportError, VolumeError
+from napari_sam.io.readers.ome_zarr import GEOMETRY_ATTRIBUTE
 from napari_sam.io.units import parse_unit
 
 CHUNK_SIDE = 512
 """Side of a chunk in Y and X. A brush stroke rewrites each chunk it touches, so chunks stay small."""
 
 LABEL_CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
-
-ATTRIBUTE = "napari_sam"
-"""Attribute of a label array that holds its spacing, translation and unit."""
 
 
 def smallest_label_dtype(max_id: int) -> np.dtype[Any]:
@@ -99,7 +97,7 @@ def create_labels(
             compressors=LABEL_CODEC,
             fill_value=0,
             dimension_names=list("tzyx"[-len(shape) :]),
-            attributes={ATTRIBUTE: geometry},
+            attributes={GEOMETRY_ATTRIBUTE: geometry},
         )
     except OSError as error:
         raise ExportError(
@@ -123,12 +121,3 @@ def open_labels(path: str | Path) -> zarr.Array:
     if np.dtype(array.dtype).kind != "u":
         raise VolumeError(f"{target} holds {array.dtype}, not labels; labels are unsigned integers")
     return array
-
-
-def label_geometry(labels: Any) -> dict[str, Any]:
-    """`spacing_zyx`, `translate_zyx` and `unit` that `create_labels` kept with an array; empty without."""
-    attributes = getattr(labels, "attrs", None)
-    if not isinstance(labels, zarr.Array) or attributes is None:
-        return {}
-    stored = attributes.asdict().get(ATTRIBUTE)
-    return dict(stored) if isinstance(stored, dict) else {}

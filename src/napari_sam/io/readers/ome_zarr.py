@@ -15,6 +15,9 @@ from napari_sam.io.axes import LETTERS, SPATIAL
 from napari_sam.io.readers.pixels import Pixels, Triple
 from napari_sam.io.units import parse_unit, unit_ratio
 
+GEOMETRY_ATTRIBUTE = "napari_sam"
+"""Attribute of an array of ours that holds its spacing, translation and unit."""
+
 _METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata")
 
 
@@ -80,7 +83,7 @@ def read_zarr(node: zarr.Array | zarr.Group, source: str | None = None) -> Pixel
     node = watched(node)
     source = source or local_path(node)
     if isinstance(node, zarr.Array):
-        return _pixels([node], source, axes=_named_axes(node))
+        return _pixels([node], source, axes=_named_axes(node), **_own_geometry(node))
     attributes = ome_attributes(node)
     if "multiscales" in attributes:
         return _read_multiscale(node, attributes["multiscales"][0], source)
@@ -136,6 +139,15 @@ def _named_axes(array: zarr.Array) -> str | None:
     if not names or not all(isinstance(n, str) and len(n) == 1 and n.upper() in LETTERS for n in names):
         return None
     return "".join(names).upper()
+
+
+def _own_geometry(array: zarr.Array) -> dict[str, Any]:
+    """What `io.labels.create_labels` keeps with its arrays."""
+    stored = array.attrs.asdict().get(GEOMETRY_ATTRIBUTE)
+    if not isinstance(stored, Mapping):
+        return {}
+    triples = {name: tuple(stored[name]) for name in ("spacing_zyx", "translate_zyx")}
+    return {**triples, "unit": parse_unit(stored.get("unit"))}
 
 
 def _pixels(levels: Sequence[zarr.Array], source: str | None, **known: Any) -> Pixels:

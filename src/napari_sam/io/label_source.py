@@ -1,0 +1,168 @@
+"""Labels of any kind, seen as planes to be written, with where they are in space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_sam.core.arrays import Array
+from napari_sam.core.planes import PlaneRef
+from napari_sam.core.protocols import VolumeLike
+from napari_sam.errors import ExportError
+from napari_sam.io.readers.pixels import Triple
+from napari_sam.io.volume import Volume, open_volume
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelSource:
+    """Labels that can be read plane by plane, as (T, Z, Y, X).
+
+    Parameters
+    ----------
+    volume : Volume
+        The labels.
+    axes : str
+        Their own axes: "YX", "ZYX" or "TZYX".
+    spacing_zyx, translate_zyx, unit
+        Where they are.
+    time_step, time_unit
+        When they are.
+    """
+
+    volume: Volume
+    axes: str
+    spacing_zyx: Triple
+    translate_zyx: Triple
+    unit: str
+    time_step: float = 1.0
+    time_unit: str = ""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Unsigned type of the same size as the labels' own."""
+        return np.dtype(f"u{self.volume.dtype.itemsize}")
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Length of T, Z, Y, X."""
+        return (self.volume.n_time, *self.volume.shape_zyx())
+
+    @property
+    def n_planes(self) -> int:
+        """Number of planes of all time points."""
+        return self.shape[0] * self.shape[1]
+
+    def planes(self) -> Iterator[tuple[int, int, Array]]:
+        """Time, index and (H, W) array of each plane, in order.
+
+        Raises
+        ------
+        ExportError
+            At a plane with a negative label.
+        """
+        for time in range(self.shape[0]):
+            for z in range(self.shape[1]):
+                plane = self.volume.read_plane(PlaneRef(0, z, 0, time))
+                if plane.dtype.kind == "i" and plane.min() < 0:
+                    raise ExportError(
+                        f"plane {z} holds the negative label {plane.min()}; "
+                        "0 is background, objects count from 1"
+                    )
+                yield time, z, plane
+
+
+def label_source(labels: Any, like: VolumeLike | None = None, **given: Any) -> LabelSource:
+    """Look at labels of any kind.
+
+    Parameters
+    ----------
+    labels : array or Volume
+        numpy, dask or zarr array with axes YX, ZYX or TZYX, or an opened volume of labels.
+    like : VolumeLike, optional
+        The image they belong to; says where they are, and is checked to have the same shape.
+    **given
+        `spacing_zyx`, `translate_zyx`, `unit`: win over `like`; None is not given.
+
+    Raises
+    ------
+    ExportError
+        If these are no labels, or they do not fit `like`.
+    """
+    volume = labels if isinstance(labels, Volume) else _as_volume(labels)
+    _check_labels(volume)
+    if like is not None:
+        _check_shape(volume, like)
+    origin = like if like is not None else volume
+    where = {
+        name: given[name] if given.get(name) is not None else getattr(origin, name)
+        for name in ("spacing_zyx", "translate_zyx", "unit")
+    }
+    return LabelSource(
+        volume,
+        _axes(volume, labels),
+        _triple("spacing_zyx", where["spacing_zyx"]),
+        _triple("translate_zyx", where["translate_zyx"]),
+        where["unit"],
+        getattr(origin, "time_step", 1.0),
+        getattr(origin, "time_unit", ""),
+    )
+
+
+def _as_volume(labels: Any) -> Volume:
+    shape = getattr(labels, "shape", None)
+    if shape is None or not hasattr(labels, "dtype"):
+        raise ExportError(f"labels must be an array or a volume, got {type(labels).__name__}")
+    if 0 in shape:
+        raise ExportError(f"there are no labels to save: the array has shape {tuple(shape)}")
+    if not 2 <= len(shape) <= 4:
+        raise ExportError(f"labels must have axes YX, ZYX or TZYX, got shape {tuple(shape)}")
+    if np.dtype(labels.dtype).kind not in "bui":
+        raise ExportError(
+            f"labels must be integers, got {labels.dtype}; convert them with labels.astype('uint32')"
+        )
+    return open_volume(labels, axes="TZYX"[-len(shape) :], missing_chunks="fill")
+
+
+def _check_labels(volume: Volume) -> None:
+    if volume.dtype.kind not in "bui":
+        raise ExportError(f"labels must be integers, got {volume.dtype} in {volume!r}")
+    if volume.n_channels != 1:
+        raise ExportError(f"labels have no channels, got {volume.n_channels} in {volume!r}")
+
+
+def _check_shape(volume: Volume, like: VolumeLike) -> None:
+    ours = (volume.n_time, *volume.shape_zyx())
+    theirs = (like.n_time, *like.shape_zyx())
+    if ours != theirs:
+        raise ExportError(
+            f"labels of shape (T, Z, Y, X) = {ours} do not fit the image of shape {theirs}; "
+            "pass the image they were made on"
+        )
+
+
+def _axes(volume: Volume, labels: Any) -> str:
+    if not isinstance(labels, Volume):
+        return volume.axes
+    if volume.n_time > 1 or "T" in volume.axes:
+        return "TZYX"
+    return "ZYX" if "Z" in volume.axes else "YX"
+
+
+def _triple(name: str, values: Any) -> Triple:
+    numbers = [float(v) for v in values]
+    if len(numbers) != 3 or not np.isfinite(numbers).all() or (name == "spacing_zyx" and min(numbers) <= 0):
+        raise ExportError(
+            f"{name} must be three finite numbers for Z, Y, X (sizes above 0), got {list(values)}"
+        )
+    z, y, x = numbers
+    return z, y, x
+
+
+def reads_from(source: LabelSource, target: Path) -> bool:
+    """Whether the labels are read from `target` or from inside of it."""
+    own = source.volume.source
+    return own is not None and (Path(own) == target.absolute() or target.absolute() in Path(own).parents)

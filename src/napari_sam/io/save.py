@@ -1,0 +1,254 @@
+"""`save_labels`: labels into files that other programs read.
+
+The file name decides the format: ``.ome.zarr`` or ``.zarr`` is OME-Zarr, ``.ome.tif`` is OME-TIFF, ``.tif``
+is a stack for ImageJ, or OME-TIFF where ImageJ cannot hold the ids. Labels are read and written plane by
+plane, and put in place only when they are complete.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.storage import LocalStore
+
+from napari_sam.core.protocols import VolumeLike
+from napari_sam.errors import ExportError, InputWarning
+from napari_sam.io.label_source import LabelSource, label_source, reads_from
+from napari_sam.io.readers.ome_zarr import is_zarr, ome_attributes
+from napari_sam.io.save_tiff import iter_save_tiff
+from napari_sam.io.save_zarr import (
+    image_label_entry,
+    iter_save_zarr,
+    list_label,
+    listed_labels,
+    plan_alone,
+    plan_inside,
+)
+from napari_sam.io.units import parse_unit
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".tf2", ".tf8", ".btf")
+VERSIONS = ("0.4", "0.5")
+
+Progress = Generator[tuple[int, int], None, Path]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """How labels are saved; see `save_labels`."""
+
+    spacing_zyx: Sequence[float] | None = None
+    translate_zyx: Sequence[float] | None = None
+    unit: str | None = None
+    overwrite: bool = False
+    properties: Mapping[int, Mapping[str, Any]] | None = None
+    colors: Mapping[int, Sequence[float]] | None = None
+    ome_zarr_version: str = "0.5"
+    name: str | None = None
+    into_image: bool = False
+
+
+def save_labels(  # noqa: PLR0913  (the one public door; inside, the options travel as one value)
+    labels: Any,
+    path: str | Path,
+    like: VolumeLike | None = None,
+    *,
+    spacing_zyx: Sequence[float] | None = None,
+    translate_zyx: Sequence[float] | None = None,
+    unit: str | None = None,
+    overwrite: bool = False,
+    properties: Mapping[int, Mapping[str, Any]] | None = None,
+    colors: Mapping[int, Sequence[float]] | None = None,
+    ome_zarr_version: str = "0.5",
+    name: str | None = None,
+    into_image: bool = False,
+) -> Path:
+    """Save labels as OME-Zarr, OME-TIFF or TIFF, by the ending of the file name.
+
+    Parameters
+    ----------
+    labels : array or Volume
+        Integer labels, 0 is background: numpy, dask or zarr with axes YX, ZYX or TZYX, or an opened volume.
+        Never held in memory whole.
+    path : path
+        Ends in .ome.zarr, .zarr, .ome.tif, .ome.tiff, .tif or .tiff. With `into_image`, an OME-Zarr image.
+    like : VolumeLike, optional
+        The image the labels were made on: gives voxel size, translation and unit, and must fit in shape.
+    spacing_zyx, translate_zyx : (float, float, float), optional
+        Voxel size and centre of the first voxel; win over `like`.
+    unit : str, optional
+        Of both, such as "micrometer"; wins over `like`.
+    overwrite : bool
+        Replace labels that are there. An image is never replaced.
+    properties : mapping of int to mapping, optional
+        Values of each object, kept in OME-Zarr.
+    colors : mapping of int to RGB or RGBA, optional
+        Colour of each object, kept in OME-Zarr: integers 0 to 255, or real numbers 0 to 1.
+    ome_zarr_version : {"0.5", "0.4"}
+        Of a label image of its own; inside an image, the image's version is used.
+    name : str, optional
+        Of the label image; by default the file's, or "labels" inside an image.
+    into_image : bool
+        Write to the ``labels/<name>`` group of the OME-Zarr image at `path`.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    ExportError
+        If `path` exists, cannot be written, or has an unknown ending; if these are no labels or do not fit.
+        What was there before is unchanged.
+    """
+    options = SaveOptions(
+        spacing_zyx,
+        translate_zyx,
+        unit,
+        overwrite,
+        properties,
+        colors,
+        ome_zarr_version,
+        name,
+        into_image,
+    )
+    steps = iter_save_labels(labels, path, like, options)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Path = end.value
+            return result
+
+
+def iter_save_labels(
+    labels: Any, path: str | Path, like: VolumeLike | None = None, options: SaveOptions | None = None
+) -> Progress:
+    """Save labels step by step: yields (done, total) after each plane, returns the path written.
+
+    Closing the generator cancels: what was begun is removed, what was there before stays. Parameters and
+    errors are those of `save_labels`; they are checked before the first step.
+    """
+    options = options or SaveOptions()
+    target = Path(path).expanduser()
+    unit = None if options.unit is None else parse_unit(options.unit)
+    source = label_source(
+        labels, like, spacing_zyx=options.spacing_zyx, translate_zyx=options.translate_zyx, unit=unit
+    )
+    if options.ome_zarr_version not in VERSIONS:
+        raise ExportError(f"OME-Zarr {options.ome_zarr_version!r} is not written; choose '0.5' or '0.4'")
+    image = _image_of(target, options)
+    if image is not None:
+        return (yield from _save_inside(source, target, image, options))
+    _check_target(target, source, like, options)
+    if _is_tiff(target):
+        _warn_of_loss(source, options)
+        yield from iter_save_tiff(source, target, options.name or _stem(target))
+    else:
+        entry = image_label_entry(options.properties, options.colors)
+        plan = plan_alone(source, options.ome_zarr_version, options.name or _stem(target), entry)
+        yield from iter_save_zarr(source, target, plan)
+    return target
+
+
+def _is_tiff(target: Path) -> bool:
+    return target.name.lower().endswith(TIFF_SUFFIXES)
+
+
+def _stem(target: Path) -> str:
+    return re.sub(r"(\.ome)?\.[^.]+$", "", target.name, flags=re.IGNORECASE) or "labels"
+
+
+def _image_of(target: Path, options: SaveOptions) -> Path | None:
+    """The image that labels join, if they do: asked for, or because `target` is in an image's labels."""
+    if options.into_image:
+        return target
+    if target.parent.name == "labels" and is_zarr(target.parent.parent):
+        return target.parent.parent
+    return None
+
+
+def _save_inside(source: LabelSource, target: Path, image: Path, options: SaveOptions) -> Progress:
+    name = options.name or ("labels" if options.into_image else target.name)
+    if not re.fullmatch(r"[\w][\w .-]*", name):
+        raise ExportError(f"{name!r} is no name for a label image; use letters, digits, '_', '-' and '.'")
+    if not is_zarr(image):
+        raise ExportError(f"{image} is not an OME-Zarr image that labels can join; check the path")
+    place = image / "labels" / name
+    if (place.exists() or name in listed_labels(image)) and not options.overwrite:
+        raise ExportError(f"{place} exists; choose another name, or pass overwrite=True")
+    if reads_from(source, place):
+        raise ExportError(f"the labels are being read from {place}; save them under another name")
+    group = zarr.open_group(LocalStore(image, read_only=True), mode="r")
+    plan = plan_inside(source, group, name, image_label_entry(options.properties, options.colors))
+    made = _make_folder(place.parent)
+    try:
+        yield from iter_save_zarr(source, place, plan)
+        list_label(image, name, plan.version)
+    finally:
+        if made and not any(place.parent.iterdir()):
+            place.parent.rmdir()
+    return place
+
+
+def _make_folder(folder: Path) -> bool:
+    """Make a folder if it is not there; say whether it was made."""
+    if folder.is_dir():
+        return False
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise ExportError(f"cannot write to {folder.parent}: {error}; choose another place") from error
+    return True
+
+
+def _check_target(target: Path, source: LabelSource, like: VolumeLike | None, options: SaveOptions) -> None:
+    name = target.name.lower()
+    if not (_is_tiff(target) or name.endswith(".zarr")):
+        raise ExportError(f"cannot tell a format from {target.name!r}; end it in .ome.zarr, .ome.tif or .tif")
+    if not target.parent.is_dir():
+        raise ExportError(f"there is no folder {target.parent}; make it first")
+    image = like.source if like is not None else None
+    if reads_from(source, target) or (image is not None and Path(image) == target.absolute()):
+        raise ExportError(f"{target} is being read from; save the labels under another name")
+    if not target.exists():
+        return
+    if not options.overwrite:
+        raise ExportError(f"{target} exists; choose another name, or pass overwrite=True")
+    _check_replaceable(target)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Refuse to replace what is not ours to replace."""
+    if _is_tiff(target) != target.is_file():
+        raise ExportError(
+            f"{target} is a {'file' if target.is_file() else 'folder'}, not what would be written"
+        )
+    if target.is_file():
+        return
+    if not is_zarr(target):
+        raise ExportError(
+            f"{target} is a folder without zarr metadata; it is not replaced, choose another name"
+        )
+    node = zarr.open(LocalStore(target, read_only=True), mode="r")
+    attributes = ome_attributes(node) if isinstance(node, zarr.Group) else {}
+    if "multiscales" in attributes and "image-label" not in attributes:
+        raise ExportError(f"{target} is an image, not labels; pass into_image=True to put the labels into it")
+
+
+def _warn_of_loss(source: LabelSource, options: SaveOptions) -> None:
+    """Say what a TIFF has no place for."""
+    lost = [name for name in ("properties", "colors") if getattr(options, name)]
+    lost += ["translation"] * any(source.translate_zyx)
+    if lost:
+        warnings.warn(
+            f"a TIFF has no place for {', '.join(lost)}; save as .ome.zarr to keep them",
+            InputWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,138 @@
+"""Labels as TIFF: OME-TIFF, or an ImageJ stack where ImageJ can hold the ids. One plane in memory at a time."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+
+from napari_sam.errors import ExportError, InputWarning
+from napari_sam.io.atomic import replacing
+from napari_sam.io.label_source import LabelSource
+from napari_sam.io.labels import smallest_label_dtype
+from napari_sam.io.units import SYMBOLS
+
+_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+_SCHEMA = f"{_NAMESPACE} {_NAMESPACE}/ome.xsd"
+_CLASSIC_LIMIT = 2**32 - 2**25
+"""Bytes that a TIFF with 32 bit offsets holds, less room for its directories."""
+
+_SECONDS = {"second": "s", "millisecond": "ms", "microsecond": "µs", "minute": "min", "hour": "h", "day": "d"}
+
+
+def iter_save_tiff(source: LabelSource, path: Path, name: str) -> Iterator[tuple[int, int]]:
+    """Write labels to a TIFF file; yield how many of how many steps are done.
+
+    The planes are read twice: to find the largest id, which decides the type, and to write them.
+
+    Raises
+    ------
+    ExportError
+        If an id needs more than 32 bits or the file cannot be written.
+    """
+    total = 2 * source.n_planes
+    largest = 0
+    for done, (_, _, plane) in enumerate(source.planes(), start=1):
+        largest = max(largest, int(plane.max()))
+        yield done, total
+    dtype = _dtype(largest, path)
+    big = source.n_planes * source.shape[2] * source.shape[3] * dtype.itemsize > _CLASSIC_LIMIT
+    as_ome = ".ome." in path.name.lower() or dtype.itemsize > 2 or big
+    options = _ome_options(source, dtype, name) if as_ome else _imagej_options(source, largest)
+    with replacing(path) as beside:
+        yield from _write(beside, source, dtype, big, options)
+
+
+def _write(
+    beside: Path, source: LabelSource, dtype: np.dtype[Any], big: bool, options: dict[str, Any]
+) -> Iterator[tuple[int, int]]:
+    description = options.pop("description")
+    with tifffile.TiffWriter(beside, bigtiff=big) as tif:
+        for written, (_, _, plane) in enumerate(source.planes()):
+            tif.write(
+                plane.astype(dtype),
+                photometric="minisblack",
+                compression="zlib",
+                metadata=None,
+                contiguous=False,
+                description=description if written == 0 else None,
+                software="napari-sam",
+                **options,
+            )
+            yield source.n_planes + written + 1, 2 * source.n_planes
+
+
+def _dtype(largest: int, path: Path) -> np.dtype[Any]:
+    dtype = smallest_label_dtype(largest)
+    if dtype.itemsize > 4:
+        raise ExportError(
+            f"label {largest} needs more than the 32 bits of {path.name}; save as .ome.zarr, or renumber"
+        )
+    if largest == 0:
+        warnings.warn("the labels hold no object: every voxel is 0", InputWarning, stacklevel=2)
+    return dtype
+
+
+def _ome_options(source: LabelSource, dtype: np.dtype[Any], name: str) -> dict[str, Any]:
+    return {"description": ome_xml(source, dtype, name).encode("utf-8"), **_resolution(source)}
+
+
+def _resolution(source: LabelSource) -> dict[str, Any]:
+    """Tags that count pixels per unit, as ImageJ and viewers without OME read them."""
+    _, y, x = source.spacing_zyx
+    return {"resolution": (1 / x, 1 / y), "resolutionunit": "NONE"}
+
+
+def _imagej_options(source: LabelSource, largest: int) -> dict[str, Any]:
+    n_time, n_z = source.shape[:2]
+    lines = ["ImageJ=1.11a", f"images={n_time * n_z}"]
+    lines += [f"slices={n_z}"] * (n_z > 1) + [f"frames={n_time}"] * (n_time > 1)
+    lines += ["hyperstack=true"] * (n_time > 1) + ["mode=grayscale"] * (n_time > 1)
+    if source.unit:
+        lines.append(f"unit={'um' if source.unit == 'micrometer' else source.unit}")
+    lines.append(f"spacing={source.spacing_zyx[0]!r}")
+    if source.time_unit == "second":
+        lines.append(f"finterval={source.time_step!r}")
+    lines += ["loop=false", "min=0.0", f"max={float(max(largest, 1))}"]
+    return {"description": "\n".join(lines) + "\n", **_resolution(source)}
+
+
+def ome_xml(source: LabelSource, dtype: np.dtype[Any], name: str) -> str:
+    """OME-XML (schema 2016-06) of one image whose planes follow each other, Z fastest, then T."""
+    n_time, n_z, n_y, n_x = source.shape
+    sizes = dict(zip("ZYX", source.spacing_zyx, strict=True))
+    pixels = {
+        "ID": "Pixels:0",
+        "DimensionOrder": "XYZTC",
+        "Type": dtype.name,
+        "SizeX": str(n_x),
+        "SizeY": str(n_y),
+        "SizeZ": str(n_z),
+        "SizeC": "1",
+        "SizeT": str(n_time),
+        **{f"PhysicalSize{a}": repr(sizes[a]) for a in "XYZ"},
+        **{f"PhysicalSize{a}Unit": SYMBOLS.get(source.unit, "pixel") for a in "XYZ"},
+    }
+    if source.time_unit in _SECONDS:
+        pixels.update(TimeIncrement=repr(source.time_step), TimeIncrementUnit=_SECONDS[source.time_unit])
+    root = ElementTree.Element(
+        "OME",
+        {
+            "xmlns": _NAMESPACE,
+            "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+            "xsi:schemaLocation": _SCHEMA,
+            "Creator": "napari-sam",
+        },
+    )
+    image = ElementTree.SubElement(root, "Image", {"ID": "Image:0", "Name": name})
+    element = ElementTree.SubElement(image, "Pixels", pixels)
+    ElementTree.SubElement(
+        element, "Channel", {"ID": "Channel:0:0", "SamplesPerPixel": "1", "Name": "labels"}
+    )
+    ElementTree.SubElement(element, "TiffData", {"IFD": "0", "PlaneCount": str(source.n_planes)})
+    return '<?xml version="1.0" encoding="UTF-8"?>' + ElementTree.tostring(root, encoding="unicode")

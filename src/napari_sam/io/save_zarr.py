@@ -1,0 +1,318 @@
+"""Labels as OME-Zarr 0.4 (zarr v2) or 0.5 (zarr v3), alone or in the ``labels`` group of an image.
+
+Levels take every n-th voxel, or the voxel nearest to the centre, so that no ids are invented. All levels
+are written in one pass over the planes of the labels.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numcodecs  # type: ignore[import-untyped]
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+from zarr.storage import LocalStore
+
+from napari_sam.core.arrays import Array
+from napari_sam.errors import ExportError, InputWarning
+from napari_sam.io.atomic import replace_text, replacing
+from napari_sam.io.label_source import LabelSource
+from napari_sam.io.readers.ome_zarr import ome_attributes
+
+SMALLEST_SIDE = 256
+"""Levels are added until no side of a plane is longer than this."""
+
+_CHUNK_SIDE = 1024
+_TYPES = {"T": "time", "C": "channel"}
+_Geometry = tuple[list[float], list[float]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Level:
+    """One level to be written.
+
+    Parameters
+    ----------
+    picks : three arrays of int
+        Which level-0 voxel each voxel of the level takes, along Z, Y, X.
+    scale, translation : list of float
+        One number an axis of the file.
+    """
+
+    picks: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
+    scale: list[float]
+    translation: list[float]
+
+    def transformations(self) -> list[dict[str, Any]]:
+        """As OME-Zarr writes them."""
+        return [
+            {"type": "scale", "scale": self.scale},
+            {"type": "translation", "translation": self.translation},
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ZarrPlan:
+    """What is written besides the voxels.
+
+    Parameters
+    ----------
+    axes : str
+        Axes of the file.
+    levels : tuple of Level
+        Full resolution first.
+    version : str
+        "0.4" or "0.5".
+    axes_metadata : list of dict
+        The ``axes`` entry.
+    name : str
+        Of the label image.
+    image_label : dict
+        The ``image-label`` entry: colours, properties, source.
+    """
+
+    axes: str
+    levels: tuple[Level, ...]
+    version: str
+    axes_metadata: list[dict[str, str]]
+    name: str
+    image_label: dict[str, Any]
+
+    def attributes(self) -> dict[str, Any]:
+        """Attributes of the label group, where its version wants them."""
+        multiscale: dict[str, Any] = {
+            "name": self.name,
+            "axes": self.axes_metadata,
+            "datasets": [
+                {"path": str(i), "coordinateTransformations": level.transformations()}
+                for i, level in enumerate(self.levels)
+            ],
+            "type": "nearest",
+        }
+        if self.version == "0.4":
+            multiscale["version"] = "0.4"
+            return {"multiscales": [multiscale], "image-label": {"version": "0.4", **self.image_label}}
+        return {"ome": {"version": "0.5", "multiscales": [multiscale], "image-label": self.image_label}}
+
+
+def plan_alone(source: LabelSource, version: str, name: str, image_label: dict[str, Any]) -> ZarrPlan:
+    """A label image of its own, with as many levels as its size asks for."""
+    units = {"T": source.time_unit, **dict.fromkeys("ZYX", source.unit)}
+    metadata = []
+    for letter in source.axes:
+        entry = {"name": letter.lower(), "type": _TYPES.get(letter, "space")}
+        metadata.append({**entry, "unit": units[letter]} if units[letter] else entry)
+    levels = tuple(_strided_level(source, steps) for steps in _level_steps(source))
+    return ZarrPlan(source.axes, levels, version, metadata, name, image_label)
+
+
+def plan_inside(source: LabelSource, image: zarr.Group, name: str, image_label: dict[str, Any]) -> ZarrPlan:
+    """A label image beside an image: the same axes, levels and places, one channel.
+
+    Raises
+    ------
+    ExportError
+        If the group is not an image of version 0.4 or 0.5, or of another shape.
+    """
+    attributes = ome_attributes(image)
+    try:
+        multiscale = attributes["multiscales"][0]
+        version = str(attributes.get("version") or multiscale.get("version"))
+        datasets = multiscale["datasets"]
+        axes = "".join(axis["name"] for axis in multiscale["axes"]).upper()
+        shapes = [dict(zip(axes, image[d["path"]].shape, strict=True)) for d in datasets]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ExportError(
+            f"{image.store_path} is not an OME-Zarr image that labels can join: {error!r}"
+        ) from error
+    if version not in ("0.4", "0.5"):
+        raise ExportError(f"{image.store_path} is OME-Zarr {version}; labels can join images of 0.4 and 0.5")
+    full = tuple(shapes[0].get(letter, 1) for letter in "TZYX")
+    if full != source.shape:
+        raise ExportError(
+            f"labels of shape (T, Z, Y, X) = {source.shape} do not fit the image of shape {full}"
+        )
+    levels = tuple(
+        Level(_nearest_picks(source, shape), *_image_geometry(dataset, multiscale, len(axes)))
+        for shape, dataset in zip(shapes, datasets, strict=True)
+    )
+    whole = {**image_label, "source": {"image": "../../"}}
+    return ZarrPlan(axes, levels, version, [dict(a) for a in multiscale["axes"]], name, whole)
+
+
+def iter_save_zarr(source: LabelSource, target: Path, plan: ZarrPlan) -> Iterator[tuple[int, int]]:
+    """Write labels as OME-Zarr at `target`; yield how many of how many planes are done."""
+    with replacing(target) as beside:
+        group = _create_group(beside, plan)
+        arrays = [_create_array(group, str(i), level, source, plan) for i, level in enumerate(plan.levels)]
+        found = False
+        for done, (time, z, plane) in enumerate(source.planes(), start=1):
+            found = found or bool(plane.any())
+            for array, level in zip(arrays, plan.levels, strict=True):
+                _write_plane(array, level, plan.axes, (time, z), plane)
+            yield done, source.n_planes
+        if not found:
+            warnings.warn("the labels hold no object: every voxel is 0", InputWarning, stacklevel=2)
+
+
+def list_label(image: Path, name: str, version: str) -> None:
+    """Add a label image to the list of an image's labels, and to its consolidated metadata if it has some."""
+    labels = image / "labels"
+    names = listed_labels(image)
+    names = names if name in names else [*names, name]
+    if version == "0.4":
+        replace_text(labels / ".zattrs", json.dumps({"labels": names}, indent=2))
+        replace_text(labels / ".zgroup", json.dumps({"zarr_format": 2}, indent=2))
+    else:
+        attributes = {"ome": {"version": version, "labels": names}}
+        document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        replace_text(labels / "zarr.json", json.dumps(document, indent=2))
+    group = zarr.open_group(LocalStore(image, read_only=True), mode="r")
+    if group.metadata.consolidated_metadata is not None:
+        zarr.consolidate_metadata(LocalStore(image))
+
+
+def listed_labels(image: Path) -> list[str]:
+    """Names of the label images of an image."""
+    try:
+        group = zarr.open_group(LocalStore(image / "labels", read_only=True), mode="r")
+    except (FileNotFoundError, ValueError, KeyError):
+        return []
+    return [str(name) for name in ome_attributes(group).get("labels", [])]
+
+
+def image_label_entry(
+    properties: Mapping[int, Mapping[str, Any]] | None, colors: Mapping[int, Sequence[float]] | None
+) -> dict[str, Any]:
+    """The ``image-label`` entry for per-object properties and colours.
+
+    Parameters
+    ----------
+    properties : mapping of int to mapping of str to value
+        Values of each object; anything that JSON holds, or numpy scalars.
+    colors : mapping of int to sequence of 3 or 4 numbers
+        Red, green, blue (alpha): integers 0 to 255, or real numbers 0 to 1.
+    """
+    entry: dict[str, Any] = {}
+    if colors:
+        entry["colors"] = [{"label-value": int(i), "rgba": _rgba(i, c)} for i, c in sorted(colors.items())]
+    if properties:
+        entry["properties"] = [
+            {"label-value": int(i), **{str(k): _plain(v) for k, v in values.items()}}
+            for i, values in sorted(properties.items())
+        ]
+    return entry
+
+
+def _rgba(object_id: int, color: Sequence[float]) -> list[int]:
+    values = np.asarray(color)
+    if values.shape not in ((3,), (4,)):
+        raise ExportError(f"colour {color!r} of object {object_id} must have 3 or 4 numbers")
+    whole = values if values.dtype.kind in "ui" else np.rint(values * 255)
+    if whole.min() < 0 or whole.max() > 255:
+        raise ExportError(f"colour {color!r} of object {object_id} must be integers 0 to 255 or reals 0 to 1")
+    return [int(v) for v in whole] + [255] * (4 - len(values))
+
+
+def _plain(value: Any) -> Any:
+    plain = value.item() if isinstance(value, np.generic) else value
+    try:
+        json.dumps(plain, allow_nan=False)
+    except (TypeError, ValueError):
+        return str(plain)
+    return plain
+
+
+def _level_steps(source: LabelSource) -> list[tuple[int, int, int]]:
+    """Strides of each level: halve the finest axes until planes are small, keeping voxels near to cubes."""
+    shape, spacing = np.array(source.shape[1:]), np.array(source.spacing_zyx)
+    steps = [np.ones(3, int)]
+    while max(-(-shape[1:] // steps[-1][1:])) > SMALLEST_SIDE:
+        size = spacing * steps[-1]
+        halved = (size < 2 * size[1:].min()) & (-(-shape // steps[-1]) > 1)
+        steps.append(steps[-1] * np.where(halved, 2, 1))
+    return [(int(z), int(y), int(x)) for z, y, x in steps]
+
+
+def _strided_level(source: LabelSource, steps: tuple[int, int, int]) -> Level:
+    z, y, x = (np.arange(0, n, step) for n, step in zip(source.shape[1:], steps, strict=True))
+    scale = {"T": source.time_step}
+    shift = {"T": 0.0}
+    for letter, size, start, step in zip("ZYX", source.spacing_zyx, source.translate_zyx, steps, strict=True):
+        # A voxel of the level covers `step` voxels and has its centre in the middle of them.
+        scale[letter] = size * step
+        shift[letter] = start + size * (step - 1) / 2
+    return Level((z, y, x), [scale[a] for a in source.axes], [shift[a] for a in source.axes])
+
+
+def _nearest_picks(
+    source: LabelSource, shape: Mapping[str, int]
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Level-0 voxels nearest to the centres of a level's voxels (the lower of two that are equally near)."""
+    z, y, x = (
+        np.ceil((np.arange(shape.get(a, 1)) + 0.5) * n / shape.get(a, 1) - 1).astype(np.intp)
+        for a, n in zip("ZYX", source.shape[1:], strict=True)
+    )
+    return z, y, x
+
+
+def _image_geometry(dataset: Mapping[str, Any], multiscale: Mapping[str, Any], ndim: int) -> _Geometry:
+    scale, shift = np.ones(ndim), np.zeros(ndim)
+    outer = multiscale.get("coordinateTransformations") or []
+    for step in [*(dataset.get("coordinateTransformations") or []), *outer]:
+        values = np.asarray(step[step["type"]], float)
+        scale, shift = (
+            (scale * values, shift * values) if step["type"] == "scale" else (scale, shift + values)
+        )
+    return scale.tolist(), shift.tolist()
+
+
+def _create_group(path: Path, plan: ZarrPlan) -> zarr.Group:
+    zarr_format = 2 if plan.version == "0.4" else 3
+    return zarr.create_group(LocalStore(path), zarr_format=zarr_format, attributes=plan.attributes())
+
+
+def _create_array(
+    group: zarr.Group, name: str, level: Level, source: LabelSource, plan: ZarrPlan
+) -> zarr.Array:
+    picks = dict(zip("ZYX", (len(p) for p in level.picks), strict=True))
+    lengths = {"T": source.shape[0], "C": 1, **picks}
+    shape = tuple(lengths[letter] for letter in plan.axes)
+    chunks = tuple(min(lengths[a], _CHUNK_SIDE) if a in "YX" else 1 for a in plan.axes)
+    old = plan.version == "0.4"
+    codec = (
+        numcodecs.Blosc(cname="zstd", clevel=5, shuffle=1)
+        if old
+        else BloscCodec(cname="zstd", shuffle="shuffle")
+    )
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=source.dtype,
+        chunks=chunks,
+        compressors=codec,
+        fill_value=0,
+        chunk_key_encoding={"name": "v2", "separator": "/"} if old else None,
+        dimension_names=None if old else [letter.lower() for letter in plan.axes],
+    )
+
+
+def _write_plane(array: zarr.Array, level: Level, axes: str, where: tuple[int, int], plane: Array) -> None:
+    """Write the voxels that a level takes from one plane of the labels, if it takes any."""
+    picked_z, rows, cols = level.picks
+    targets = np.flatnonzero(picked_z == where[1])
+    if not len(targets):
+        return
+    part = plane[np.ix_(rows, cols)] if len(rows) < plane.shape[0] or len(cols) < plane.shape[1] else plane
+    if axes.index("X") < axes.index("Y"):
+        part = part.T
+    for z in targets:
+        places = {"T": where[0], "C": 0, "Z": int(z)}
+        array[tuple(places.get(letter, slice(None)) for letter in axes)] = part
