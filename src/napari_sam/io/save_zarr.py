@@ -124,7 +124,7 @@ def plan_inside(source: LabelSource, image: zarr.Group, name: str, image_label: 
     attributes = ome_attributes(image)
     try:
         multiscale = attributes["multiscales"][0]
-        version = str(attributes.get("version") or multiscale.get("version"))
+        version = str(attributes.get("version") or multiscale.get("version") or _format_version(image))
         datasets = multiscale["datasets"]
         axes = "".join(axis["name"] for axis in multiscale["axes"]).upper()
         shapes = [dict(zip(axes, image[d["path"]].shape, strict=True)) for d in datasets]
@@ -145,6 +145,11 @@ def plan_inside(source: LabelSource, image: zarr.Group, name: str, image_label: 
     )
     whole = {**image_label, "source": {"image": "../../"}}
     return ZarrPlan(axes, levels, version, [dict(a) for a in multiscale["axes"]], name, whole)
+
+
+def _format_version(image: zarr.Group) -> str:
+    """Version of an image that does not name one."""
+    return "0.4" if image.metadata.zarr_format == 2 else "unknown"
 
 
 def iter_save_zarr(source: LabelSource, target: Path, plan: ZarrPlan) -> Iterator[tuple[int, int]]:

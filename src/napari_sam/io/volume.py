@@ -184,7 +184,7 @@ class Volume:
 
     def _report_missing(self, plane: PlaneRef) -> None:
         absent = self._pixels.missing()
-        if not absent or self._missing_chunks == "fill":
+        if not absent or self._missing_chunks == "fill" or (self._warned and self._missing_chunks == "warn"):
             return
         if not self._pixels.has_data():
             raise VolumeError(
@@ -197,13 +197,12 @@ class Volume:
             raise VolumeError(
                 f"{message}; copy the file again, or pass missing_chunks='fill' if it is sparse"
             )
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{message} and read as the fill value; if the file is not sparse on purpose, copy it again",
-                InputWarning,
-                stacklevel=3,
-            )
+        self._warned = True
+        warnings.warn(
+            f"{message} and read as the fill value; if the file is not sparse on purpose, copy it again",
+            InputWarning,
+            stacklevel=3,
+        )
 
     # Making others of it
 
@@ -315,7 +314,7 @@ def open_volume(
     VolumeError
         If there is nothing at the path, it cannot be read, or holds no numbers.
     """
-    pixels = _read_source(source)
+    pixels = _plausible(_read_source(source))
     given: dict[str, Any] = {"unit": parse_unit(unit)} if unit is not None else {}
     for name, value in (("spacing_zyx", spacing), ("translate_zyx", translate)):
         if value is not None:
@@ -416,6 +415,17 @@ def _check_levels(pixels: Pixels, axes: str) -> None:
                 raise VolumeError(
                     f"level {level} of {name} has {sizes[0]} along {letter}, level 0 has {sizes[1]}"
                 )
+
+
+def _plausible(pixels: Pixels) -> Pixels:
+    """Forget a voxel size that cannot be one; programs write 0 where they know none."""
+    size = pixels.spacing_zyx
+    if size is None or (np.isfinite(size).all() and min(size) > 0):
+        return pixels
+    warnings.warn(
+        f"voxel size {size} of {pixels.source} cannot be; 1 is used instead", InputWarning, stacklevel=3
+    )
+    return replace(pixels, spacing_zyx=None, unit="")
 
 
 def _triple(name: str, values: Sequence[float]) -> Triple:

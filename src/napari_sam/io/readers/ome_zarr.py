@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +67,18 @@ def read_zarr_path(path: Path) -> Pixels:
     VolumeError
         If there is no zarr there, or a group that holds no single image.
     """
-    if not path.is_dir():
-        return read_zarr(zarr.open(ZipStore(path, mode="r"), mode="r"), str(path))
-    if not is_zarr(path):
+    if path.is_dir() and not is_zarr(path):
         raise VolumeError(
             f"{path} is a folder without zarr metadata; pass the folder that holds zarr.json or .zgroup"
         )
     try:
-        node = zarr.open(LocalStore(path, read_only=True), mode="r")
-    except (OSError, ValueError, KeyError) as error:
-        raise VolumeError(f"cannot open the zarr {path}: {error}") from error
-    return read_zarr(node, str(path))
+        store = LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r")
+        pixels = read_zarr(zarr.open(store, mode="r"), str(path))
+    except VolumeError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+        raise VolumeError(f"cannot open the zarr {path}: {error}; the copy may be incomplete") from error
+    return replace(pixels, close=store.close)
 
 
 def read_zarr(node: zarr.Array | zarr.Group, source: str | None = None) -> Pixels:
@@ -96,10 +99,17 @@ def watched(node: Any) -> Any:
     """The same node, read only, over a store that notices absent chunks."""
     if isinstance(node.store, WatchingStore):
         return node
-    store = WatchingStore(node.store if node.store.read_only else node.store.with_read_only(True))
+    store = WatchingStore(_read_only(node.store))
     kind = zarr.Array if isinstance(node, zarr.Array) else zarr.Group
     opener = zarr.open_array if kind is zarr.Array else zarr.open_group
     return opener(store, path=node.path, mode="r", zarr_format=node.metadata.zarr_format)
+
+
+def _read_only(store: Any) -> Any:
+    try:
+        return store if store.read_only else store.with_read_only(True)
+    except NotImplementedError:
+        return store
 
 
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:
@@ -157,7 +167,6 @@ def _pixels(levels: Sequence[zarr.Array], source: str | None, **known: Any) -> P
         source=source,
         missing=store.take_absent,
         has_data=lambda: any(has_chunks(level) for level in levels),
-        close=store.close,
         **known,
     )
 

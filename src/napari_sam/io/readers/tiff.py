@@ -36,14 +36,14 @@ def read_tiff(path: Path, series: int = 0) -> Pixels:
     tif = _open(path)
     try:
         image = _series(tif, path, series)
-        stores = [level.aszarr() for level in image.levels]
+        stores = [image.aszarr(level=level) for level in range(len(image.levels))]
         levels = tuple(zarr.open_array(store, mode="r") for store in stores)
         axes = settle_axes(image.axes, image.shape)
         known = _geometry(tif, image, series)
     except BaseException:
         tif.close()
         raise
-    rgb = "S" in axes and size_of("S", axes, image.shape) in (3, 4) and levels[0].dtype == "uint8"
+    rgb = True if "S" in axes and size_of("S", axes, image.shape) in (3, 4) else None
 
     def close() -> None:
         for store in stores:
