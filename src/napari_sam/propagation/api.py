@@ -7,6 +7,7 @@ from typing import Any
 
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import EmbeddingStore, Predictor, VolumeLike
+from napari_sam.embedding import default_store
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.io.volume import open_volume
 from napari_sam.propagation.engine import Steps, propagate_objects
@@ -61,5 +62,5 @@ def propagate(
     """
     if not isinstance(volume, VolumeLike):
         volume = open_volume(volume)
-    encoder = CachedEncoder(volume, model, store)
+    encoder = CachedEncoder(volume, model, default_store() if store is None else store)
     return propagate_objects(encoder, model, {object_id: seeds}, axis=axis, settings=settings)

@@ -1,0 +1,134 @@
+"""What a process does for a command: the same functions run here and on the machines of a cluster.
+
+A `Job` says everything a process needs as plain data. The model is loaded and the volume opened at first
+use, once a process; neither is ever sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from napari_sam.core.contrast import Contrast
+from napari_sam.core.models import ModelSpec
+from napari_sam.core.planes import PlaneRef
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.results import PropagationStep
+
+if TYPE_CHECKING:
+    from napari_sam.inference.encode import CachedEncoder
+    from napari_sam.io.volume import Volume
+    from napari_sam.propagation.settings import PropagationSettings
+
+_loading = Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be worked on, with which model.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    volume, axes : str, str or None
+        Absolute path of the volume, and its axes where the file does not say.
+    contrast : Contrast
+        Estimated once, so that all processes encode alike.
+    cache : str, optional
+        Folder that embeddings are kept in; the user's when left out.
+    """
+
+    spec: ModelSpec
+    volume: str
+    axes: str | None
+    contrast: Contrast
+    cache: str | None = None
+
+
+def make_job(volume: Volume, axes: str | None, spec: ModelSpec, cache: Path | None, time: int = 0) -> Job:
+    """Describe the work on an open volume. A checkpoint file becomes an absolute path."""
+    from napari_sam.inference.contrast import estimate_contrast
+
+    path = Path(spec.name).expanduser()
+    if path.is_file():
+        spec = ModelSpec(str(path.absolute()), spec.device, spec.dtype)
+    folder = str(cache.expanduser().absolute()) if cache else None
+    assert volume.source is not None
+    return Job(spec, volume.source, axes, estimate_contrast(volume, time), folder)
+
+
+def open_encoder(job: Job) -> CachedEncoder:
+    """Model and volume of a job; the last one is kept, so a process loads once."""
+    with _loading:
+        return _open_encoder(job)
+
+
+@lru_cache(maxsize=1)
+def _open_encoder(job: Job) -> CachedEncoder:
+    from napari_sam.cli.options import open_input, open_store
+    from napari_sam.inference.encode import CachedEncoder
+    from napari_sam.inference.predictor import load_spec
+
+    store = open_store(Path(job.cache) if job.cache else None)
+    volume = open_input(Path(job.volume), job.axes)
+    return CachedEncoder(volume, load_spec(job.spec), store, job.contrast)
+
+
+def embed_plane(job: Job, plane: PlaneRef) -> bool:
+    """Put the embedding of one plane into the store; whether it had been there."""
+    encoder = open_encoder(job)
+    was_there = encoder.is_cached(plane)
+    if not was_there:
+        encoder.embedding(plane)
+    return was_there
+
+
+def segment_plane(job: Job, work: tuple[PlaneRef, Mapping[int, PromptSet]]) -> list[PropagationStep]:
+    """Masks of all objects with prompts in one plane."""
+    from napari_sam.inference.predict import predict_plane
+
+    plane, prompts = work
+    answers = predict_plane(open_encoder(job), plane, list(prompts.values()))
+    return [
+        PropagationStep(object_id, plane, answer.region, answer.predicted_iou, 1.0, is_seed=True)
+        for object_id, answer in zip(prompts, answers, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """Objects to carry through planes that lie as `first` does."""
+
+    first: PlaneRef
+    seeds: Mapping[int, Mapping[int, PromptSet]]
+    settings: PropagationSettings
+
+    def split(self) -> list[Journey]:
+        """One journey an object."""
+        return [Journey(self.first, {key: planes}, self.settings) for key, planes in self.seeds.items()]
+
+
+def travel(job: Job, journey: Journey) -> Iterator[PropagationStep]:
+    """Carry the objects of a journey, all together."""
+    from napari_sam.propagation import propagate_objects
+
+    encoder, first = open_encoder(job), journey.first
+    return propagate_objects(
+        encoder,
+        encoder.predictor,
+        journey.seeds,
+        axis=first.axis,
+        level=first.level,
+        time=first.time,
+        settings=journey.settings,
+    )
+
+
+def travelled(job: Job, journey: Journey) -> list[PropagationStep]:
+    """All steps of a journey, to be sent back."""
+    return list(travel(job, journey))

@@ -1,0 +1,111 @@
+"""Writing masks into labels on disk while they arrive, and telling what became of each object."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sam.core.planes import PlaneRef
+from napari_sam.core.results import PropagationStep, StopReason
+
+if TYPE_CHECKING:
+    from napari_sam.io.volume import Volume
+
+_BLOCK, _SIDE = 64, 512
+_DOUBTFUL_IOU = 0.6
+
+
+def partial_path(output: Path) -> Path:
+    """Where labels grow until they are complete: next to the output."""
+    return output.with_name(output.name + ".partial.zarr")
+
+
+def create_partial(output: Path, volume: Volume, plane: PlaneRef, max_id: int) -> Any:
+    """Make the growing label array; one that an interrupted run left is thrown away."""
+    from napari_sam.io.labels import create_labels, smallest_label_dtype
+
+    path = partial_path(output)
+    if path.exists():
+        rmtree(path)
+    shape = volume.shape_zyx(plane.level)
+    chunks = (1, _SIDE, _SIDE) if plane.axis == 0 else (_BLOCK, _BLOCK, _BLOCK)
+    return create_labels(
+        path,
+        shape,
+        smallest_label_dtype(max_id),
+        [min(n, c) for n, c in zip(shape, chunks, strict=True)],
+        **geometry(volume, plane.level),
+    )
+
+
+def geometry(volume: Volume, level: int) -> dict[str, Any]:
+    """Spacing, position and unit of the voxels of a level."""
+    factors, spacing = volume.level_factors(level), volume.spacing_zyx
+    coarse = [s * f for s, f in zip(spacing, factors, strict=True)]
+    shifted = [t + s * (f - 1) / 2 for t, s, f in zip(volume.translate_zyx, spacing, factors, strict=True)]
+    return {"spacing_zyx": coarse, "translate_zyx": shifted, "unit": volume.unit}
+
+
+def write_step(labels: Any, step: PropagationStep) -> None:
+    """Write one mask. Where objects meet, the smaller id keeps the pixel, whoever comes first."""
+    if not step.region.area:
+        return
+    window: list[slice | int] = list(step.region.slices)
+    window.insert(step.plane.axis, step.plane.index)
+    before = np.asarray(labels[tuple(window)])
+    free = (before == 0) | (before > step.object_id)
+    labels[tuple(window)] = np.where(step.region.crop & free, before.dtype.type(step.object_id), before)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the objects."""
+
+    voxels: Counter[int] = field(default_factory=Counter)
+    planes: dict[int, set[int]] = field(default_factory=dict)
+    ends: dict[int, list[tuple[int, StopReason]]] = field(default_factory=dict)
+    doubtful: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, step: PropagationStep) -> None:
+        """Count one step."""
+        key, index = step.object_id, step.plane_index
+        if step.region.area:
+            self.voxels[key] += step.region.area
+            self.planes.setdefault(key, set()).add(index)
+            if min(step.iou_with_previous, step.predicted_iou) < _DOUBTFUL_IOU:
+                self.doubtful.setdefault(key, []).append(index)
+        if step.stop_reason is not None:
+            self.ends.setdefault(key, []).append((index, step.stop_reason))
+
+    @property
+    def n_planes(self) -> int:
+        """Planes that hold at least one object."""
+        return len(set().union(*self.planes.values())) if self.planes else 0
+
+    def describe(self, object_id: int, name: str) -> str:
+        """One line: what was found, where and why it ended, which planes look doubtful."""
+        who = f"object {object_id}" + (f" ({name})" if name else "")
+        planes = sorted(self.planes.get(object_id, ()))
+        if not planes:
+            return f"{who}: nothing was found; move its prompts or add some"
+        parts = [f"{who}: planes {planes[0]}-{planes[-1]}, {self.voxels[object_id]} voxels"]
+        parts += [f"ended at plane {i}, {why}" for i, why in sorted(self.ends.get(object_id, ()))]
+        doubtful = sorted(self.doubtful.get(object_id, ()))
+        if doubtful:
+            parts.append("look at plane " + ", ".join(map(str, doubtful)))
+        return "; ".join(parts)
+
+
+def fill(labels: Any, steps: Iterable[PropagationStep]) -> Tally:
+    """Write all steps as they arrive."""
+    tally = Tally()
+    for step in steps:
+        write_step(labels, step)
+        tally.add(step)
+    return tally

@@ -1,0 +1,110 @@
+"""``napari-sam segment``: prompts in, labels out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_sam.cli import options as o
+from napari_sam.errors import ExportError
+
+if TYPE_CHECKING:
+    from napari_sam.cli.jobs import Job
+    from napari_sam.cli.prompts import PromptFile
+    from napari_sam.core.results import PropagationStep
+    from napari_sam.io.volume import Volume
+
+
+def segment(  # noqa: PLR0913 - a command's parameters are its options
+    volume: o.VolumePath,
+    prompts: Annotated[Path, typer.Option(help="JSON file of prompts, see docs/headless.md.")],
+    output: Annotated[Path, typer.Option(help="Labels to write: NAME.ome.zarr or NAME.tif.")],
+    propagate: Annotated[
+        bool, typer.Option("--propagate", help="Carry the objects to the other planes.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    model: o.Model = "default",
+    cache: o.Cache = None,
+    axes: o.Axes = None,
+    device: o.Device = "auto",
+    dtype: o.Dtype = "auto",
+    scheduler: o.Scheduler = None,
+) -> None:
+    """Segment the objects that a prompts file describes, and save their labels.
+
+    Embeddings are kept: a run that was interrupted and is started again encodes only what is missing.
+
+    Example:  napari-sam segment brain.ome.zarr --prompts clicks.json --output nuclei.ome.zarr --propagate
+
+    The smallest prompts file:  {"objects": [{"id": 1, "prompts": [{"plane": 12, "positive": [[40, 55]]}]}]}
+    """
+    from napari_sam.cli.jobs import make_job
+    from napari_sam.cli.labelling import create_partial, fill, partial_path
+    from napari_sam.cli.prompts import read_prompts
+    from napari_sam.core.models import ModelSpec
+
+    output = output.expanduser()
+    check_output(output, overwrite)
+    with o.open_input(volume, axes) as source:
+        asked = read_prompts(prompts, source)
+        job = make_job(source, axes, ModelSpec(model, device, dtype), cache, asked.time)
+        labels = create_partial(output, source, asked.planes[0], max(asked.seeds))
+        steps = o.progress(_steps(job, asked, propagate, scheduler), None, "segment", "mask")
+        try:
+            tally = fill(labels, steps)
+        except KeyboardInterrupt:
+            typer.echo(f"what was finished is in {partial_path(output)}; run it again to go on", err=True)
+            raise
+        save(labels, output, source, asked, overwrite)
+    rmtree(partial_path(output))
+    for one in asked.objects:
+        typer.echo(tally.describe(one.object_id, one.name))
+    typer.echo(f"saved {output}")
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Refuse before any work is done what could not be saved after it."""
+    if not output.name.lower().endswith((".zarr", ".tif", ".tiff")):
+        raise ExportError(f"cannot tell the format of {output}; name it .ome.zarr, .zarr, .tif or .tiff")
+    if output.exists() and not overwrite:
+        raise ExportError(f"{output} exists; choose another name or pass --overwrite")
+    if not output.absolute().parent.is_dir():
+        raise ExportError(f"the folder {output.absolute().parent} does not exist; make it first")
+
+
+def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite: bool) -> None:
+    """Save the finished labels; OME-Zarr keeps the objects' names."""
+    from napari_sam.cli.labelling import geometry
+    from napari_sam.io.save import save_labels
+
+    names = {one.object_id: {"name": one.name} for one in asked.objects if one.name}
+    keeps_names = output.name.lower().endswith(".zarr")
+    save_labels(
+        labels,
+        output,
+        overwrite=overwrite,
+        properties=names if names and keeps_names else None,
+        **geometry(volume, asked.level),
+    )
+
+
+def _steps(job: Job, asked: PromptFile, propagate: bool, scheduler: str | None) -> Iterator[PropagationStep]:
+    from napari_sam.cli.cluster import map_on_cluster
+    from napari_sam.cli.jobs import Journey, segment_plane, travel, travelled
+
+    if propagate:
+        journey = Journey(asked.planes[0].at(0), asked.seeds, asked.settings)
+        if not scheduler:
+            return travel(job, journey)
+        lists = map_on_cluster(scheduler, partial(travelled, job), journey.split())
+    else:
+        work = [(plane, asked.in_plane(plane.index)) for plane in asked.planes]
+        function = partial(segment_plane, job)
+        lists = map_on_cluster(scheduler, function, work) if scheduler else map(function, work)
+    return chain.from_iterable(lists)
