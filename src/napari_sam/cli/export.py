@@ -31,7 +31,8 @@ def export(
 
     image = None if like is None else open_volume(like.expanduser().absolute())
     options = SaveOptions(overwrite=overwrite, ome_zarr_version=ome_zarr_version)
-    with o.open_input(labels, axes) as source:
+    # Labels leave out chunks that are background all over.
+    with open_volume(labels.expanduser().absolute(), axes, missing_chunks="fill") as source:
         steps = iter_save_labels(source, output.expanduser(), image, options)
         for _ in o.progress(steps, source.n_time * source.shape_zyx()[0], "export"):
             pass

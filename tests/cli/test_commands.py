@@ -1,0 +1,211 @@
+"""Commands with a predictor that knows the truth: what they write, say and return."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_sam.cli import labelling
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.results import PropagationStep
+
+
+@pytest.mark.parametrize("name", ["out.ome.zarr", "out.tif"])
+def test_segment_propagates_and_saves(
+    call, image_path, prompts_path, phantom, fake_model, tmp_path, read_labels, name
+):
+    out = tmp_path / name
+    code, said, warned = call(
+        "segment", image_path, "--prompts", prompts_path, "--output", out, "--propagate"
+    )
+    assert code == 0, warned
+    np.testing.assert_array_equal(read_labels(out), phantom.labels)
+    assert "object 1 (left): planes 2-16" in said
+    assert "the mask became empty" in said
+    assert not labelling.partial_path(out).exists()
+
+
+def test_segment_without_propagation_fills_the_prompted_plane(
+    call, image_path, prompts_path, phantom, fake_model, tmp_path, read_labels
+):
+    out = tmp_path / "out.ome.zarr"
+    code, _, _ = call("segment", image_path, "--prompts", prompts_path, "--output", out)
+    assert code == 0
+    labels = read_labels(out)
+    np.testing.assert_array_equal(labels[9], phantom.labels[9])
+    assert not labels[8].any()
+    assert fake_model.n_encodes == 1
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_segment_along_another_axis(call, image_path, phantom, fake_model, tmp_path, read_labels, axis):
+    points = {1: (24, [9, 58]), 2: (58, [9, 24])}
+    index, point = points[axis]
+    objects = [{"id": 2, "prompts": [{"plane": index, "positive": [point]}]}]
+    section = {"min_iou": None, "max_area_change": None}
+    prompts = tmp_path / "p.json"
+    prompts.write_text(json.dumps({"axis": axis, "objects": objects, "propagation": section}))
+    out = tmp_path / "out.ome.zarr"
+    code, _, err = call("segment", image_path, "--prompts", prompts, "--output", out, "--propagate")
+    assert code == 0, err
+    np.testing.assert_array_equal(read_labels(out), np.where(phantom.labels == 2, 2, 0))
+
+
+def test_existing_output_is_refused_before_any_work(call, image_path, prompts_path, fake_model, tmp_path):
+    out = tmp_path / "out.tif"
+    out.write_bytes(b"precious")
+    code, _, err = call("segment", image_path, "--prompts", prompts_path, "--output", out)
+    assert code == 1
+    assert "ExportError" in err
+    assert "--overwrite" in err
+    assert len(err.strip().splitlines()) == 1
+    assert out.read_bytes() == b"precious"
+    assert fake_model.n_encodes == 0
+
+
+def test_overwrite_replaces(call, image_path, prompts_path, fake_model, tmp_path, phantom, read_labels):
+    out = tmp_path / "out.tif"
+    out.write_bytes(b"old")
+    arguments = (
+        "segment",
+        image_path,
+        "--prompts",
+        prompts_path,
+        "--output",
+        out,
+        "--propagate",
+        "--overwrite",
+    )
+    assert call(*arguments)[0] == 0
+    np.testing.assert_array_equal(read_labels(out), phantom.labels)
+
+
+@pytest.mark.parametrize("output", ["labels.png", "nowhere/labels.tif"])
+def test_output_that_cannot_be_written_is_refused(
+    call, image_path, prompts_path, fake_model, tmp_path, output
+):
+    code, _, err = call("segment", image_path, "--prompts", prompts_path, "--output", tmp_path / output)
+    assert code == 1
+    assert "ExportError" in err
+
+
+def test_bad_prompts_and_volume_are_one_line_each(call, image_path, prompts_path, fake_model, tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text("[")
+    code, _, err = call("segment", image_path, "--prompts", bad, "--output", tmp_path / "o.tif")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("PromptError")
+    text = tmp_path / "text.tif"
+    text.write_text("no image")
+    code, _, err = call("segment", text, "--prompts", prompts_path, "--output", tmp_path / "o.tif")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("VolumeError")
+
+
+def test_ctrl_c_keeps_what_was_finished(call, image_path, prompts_path, fake_model, tmp_path, phantom):
+    import zarr
+
+    answer, calls = fake_model.predict_many, []
+
+    def impatient(embedding, prompts):
+        calls.append(1)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+        return answer(embedding, prompts)
+
+    fake_model.predict_many = impatient
+    out = tmp_path / "out.ome.zarr"
+    code, _, err = call("segment", image_path, "--prompts", prompts_path, "--output", out, "--propagate")
+    assert code == 130
+    assert not out.exists()
+    kept = labelling.partial_path(out)
+    assert str(kept) in err
+    found = zarr.open_array(kept, mode="r")[:]
+    assert len(np.flatnonzero(found.any((1, 2)))) == 4
+    np.testing.assert_array_equal(found[9], phantom.labels[9])
+    fake_model.predict_many = answer
+    assert call("segment", image_path, "--prompts", prompts_path, "--output", out, "--propagate")[0] == 0
+    assert not kept.exists()
+
+
+def test_smaller_id_keeps_the_pixel_in_any_order():
+    shape = (4, 6)
+    left, right = np.zeros((2, *shape), bool)
+    left[:, :4] = True
+    right[:, 2:] = True
+    steps = [
+        PropagationStep(i, PlaneRef(0, 1), Region.from_mask(m), 0.9, 1.0) for i, m in ((1, left), (2, right))
+    ]
+    for order in (steps, steps[::-1]):
+        labels = np.zeros((3, *shape), np.uint8)
+        labelling.fill(labels, order)
+        assert labels[1, 0].tolist() == [1, 1, 1, 1, 2, 2]
+
+
+def test_tally_describes_doubt_and_nothing():
+    square = np.zeros((6, 6), bool)
+    square[1:5, 1:5] = True
+    tally = labelling.Tally()
+    tally.add(PropagationStep(3, PlaneRef(0, 2), Region.from_mask(square), 0.9, 0.4))
+    assert tally.describe(3, "cell") == "object 3 (cell): planes 2-2, 16 voxels; look at plane 2"
+    assert "nothing was found" in tally.describe(4, "")
+    assert tally.n_planes == 1
+
+
+def test_export_goes_there_and_back(call, phantom, tmp_path, read_labels):
+    first, second, third = (tmp_path / name for name in ("a.tif", "b.ome.zarr", "c.ome.tif"))
+    tifffile.imwrite(first, phantom.labels.astype(np.uint8), metadata={"axes": "ZYX"}, imagej=True)
+    assert call("export", first, second)[0] == 0
+    assert call("export", second, third)[0] == 0
+    np.testing.assert_array_equal(read_labels(third), phantom.labels)
+    code, _, err = call("export", first, second)
+    assert code == 1
+    assert "exists" in err
+
+
+def test_cache_info_and_clear(call, tmp_path):
+    from napari_sam.core.keys import EmbeddingKey
+    from napari_sam.embedding import default_store
+
+    key = EmbeddingKey("digest", "tiny", "float32", "c", 0, 0, (0, 0, 8, 8), "p", 1)
+    default_store(tmp_path / "cache").put(key, np.ones((4, 8, 8), np.float32))
+    code, out, _ = call("cache", "info", "--cache", tmp_path / "cache")
+    assert code == 0
+    assert "1 embeddings" in out
+    code, out, _ = call("cache", "clear", "--yes", "--cache", tmp_path / "cache")
+    assert "freed" in out
+    assert "0 embeddings" in call("cache", "info", "--cache", tmp_path / "cache")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("segment",), ("embed", "x.tif", "--axis", "t"), ("embed", "--what")]
+)
+def test_wrong_usage_is_exit_code_2(call, arguments):
+    assert call(*arguments)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["embed", "segment", "export", "demo", "models list", "models fetch", "cache info", "cache clear"],
+)
+def test_help_teaches_with_an_example(call, command):
+    code, out, _ = call(*command.split(), "--help")
+    assert code == 0
+    assert "Example:" in out
+    assert f"napari-sam {command}" in " ".join(out.split())
+
+
+def test_version(call):
+    import napari_sam
+
+    assert call("--version")[1].strip() == napari_sam.__version__
+
+
+def test_unknown_scheduler_is_a_named_error(call, image_path, monkeypatch):
+    from napari_sam.cli import cluster
+
+    monkeypatch.setattr(cluster, "_CONNECT_S", 0.5)
+    code, _, err = call("embed", image_path, "--scheduler", "tcp://127.0.0.1:9")
+    assert code == 1
+    assert "no dask scheduler answers" in err
