@@ -1,0 +1,102 @@
+"""From the decoder's outputs to the answer a user gets. All rules of choice are here.
+
+* **One positive point and nothing else** may mean a part, the whole or a group (SAM paper, section 3). The
+  three outputs for ambiguous prompts are offered, from small to large; the one with the best predicted IoU
+  is chosen.
+* **Anything more** is specific: the single output is chosen, the other three follow, so that a user can
+  still cycle through them.
+* **More clicks never make it worse**: when earlier logits are given with points, the answer that goes against
+  the fewest clicks is chosen, in the order single output, earlier answer, other outputs where they are
+  equal. So an answer that loses clicks which the earlier one had right is not taken. Where the single
+  output is no better and its own estimate has collapsed, the earlier answer stays too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from napari_sam.core.arrays import BoolArray, FloatArray
+from napari_sam.core.planes import Region
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.results import MaskCandidate, MaskPrediction
+from napari_sam.core.spaces import nearest_index
+
+SINGLE = 0
+MULTIMASK = (1, 2, 3)
+STABILITY_OFFSET = 1.0
+COLLAPSED = 0.25
+"""A predicted IoU below this is no answer at all."""
+
+
+def outputs_for(prompts: PromptSet) -> tuple[int, ...]:
+    """Which outputs of the decoder are offered, in the order in which a user cycles through them."""
+    return MULTIMASK if prompts.is_ambiguous else (SINGLE, *MULTIMASK)
+
+
+def stability_score(logits: FloatArray, offset: float = STABILITY_OFFSET) -> float:
+    """IoU of the masks cut at plus and minus `offset`; 0 where both are empty (SAM paper, appendix B)."""
+    larger = np.count_nonzero(logits > -offset)
+    return np.count_nonzero(logits > offset) / larger if larger else 0.0
+
+
+def choose(
+    candidates: Sequence[MaskCandidate], prompts: PromptSet, earlier: MaskCandidate | None = None
+) -> MaskPrediction:
+    """Order the candidates and choose one, by the rules on top of this file.
+
+    Parameters
+    ----------
+    candidates : sequence of MaskCandidate
+        In the order of `outputs_for`.
+    prompts : PromptSet
+        What was asked.
+    earlier : MaskCandidate, optional
+        The answer that the given logits stand for.
+    """
+    if prompts.is_ambiguous:
+        ordered = sorted(candidates, key=lambda one: one.region.area)
+        best = max(range(len(ordered)), key=lambda i: ordered[i].predicted_iou)
+        return MaskPrediction(tuple(ordered), best)
+    if earlier is None or not len(prompts.points_yx):
+        return MaskPrediction(tuple(candidates))
+    return never_worse(candidates, earlier, prompts)
+
+
+def never_worse(
+    candidates: Sequence[MaskCandidate], earlier: MaskCandidate, prompts: PromptSet
+) -> MaskPrediction:
+    """Choose among new answers and the earlier one, which is offered last.
+
+    Parameters
+    ----------
+    candidates : sequence of MaskCandidate
+        New answers, the one for clear prompts first.
+    earlier : MaskCandidate
+        The answer before.
+    prompts : PromptSet
+        All clicks, old and new.
+    """
+    everything = (*candidates, earlier)
+    last = len(everything) - 1
+    wrong = [violations(one.region, prompts) for one in everything]
+    collapsed = candidates[0].predicted_iou < min(COLLAPSED, earlier.predicted_iou)
+    order = [last, 0] if collapsed else [0, last]
+    chosen = min([*order, *range(1, last)], key=wrong.__getitem__)
+    return MaskPrediction(everything, chosen)
+
+
+def violations(region: Region, prompts: PromptSet) -> int:
+    """How many clicks a mask goes against: positive ones outside it, negative ones inside."""
+    return int(np.count_nonzero(_hits(region, prompts.points_yx) != prompts.polarity))
+
+
+def _hits(region: Region, points_yx: FloatArray) -> BoolArray:
+    """Which points lie on the mask, (n,) bool."""
+    y0, x0, y1, x1 = region.box_yxyx
+    at = nearest_index(points_yx) - (y0, x0)
+    inside = ((at >= 0) & (at < (y1 - y0, x1 - x0))).all(axis=1)
+    hits = np.zeros(len(at), bool)
+    hits[inside] = region.crop[tuple(at[inside].T)]
+    return hits

@@ -1,0 +1,194 @@
+"""Answering the prompts of many objects on one plane, of one tile or of several.
+
+On a plane of one tile `low_res_logits` are the decoder's own, (m, m). On a tiled plane they are one joined
+map of the whole plane, (rows, cols), with as many pixels a cell as the decoder's output has on a tile.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from napari_sam.core.arrays import FloatArray
+from napari_sam.core.planes import BoxYXYX, Shape2D
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding
+from napari_sam.errors import PromptError
+from napari_sam.inference.answers import SINGLE, choose, outputs_for, stability_score
+from napari_sam.inference.decode import (
+    MASK_LOGIT,
+    Decoded,
+    TilePrompt,
+    crop_of,
+    decode,
+    localise,
+    map_to_logits,
+    mask_to_logits,
+    tile_space,
+    valid_cells,
+)
+from napari_sam.inference.joining import UNKNOWN, Blend, Grid, TileLogits, follow
+from napari_sam.inference.resample import region_of
+from napari_sam.inference.tiles import OVERLAP, best_tile, overview, plan_tiles, tile_for
+from napari_sam.model.sam import Sam
+
+
+def answer_plane(sam: Sam, embedding: ImageEmbedding, prompts: Sequence[PromptSet]) -> list[MaskPrediction]:
+    """Answer prompts that were checked to fit the plane; objects in the same tile share batches.
+
+    Parameters
+    ----------
+    sam : Sam
+        In `eval` mode.
+    embedding : ImageEmbedding
+        Made by it.
+    prompts : sequence of PromptSet
+        One an object.
+    """
+    plane = DecodingPlane(sam, embedding)
+    by_tile = defaultdict(list)
+    for index, one in enumerate(prompts):
+        plane.check_logits(one)
+        by_tile[plane.first_tile(one)].append(index)
+    answers: dict[int, MaskPrediction] = {}
+    for box, members in by_tile.items():
+        tile = plane.tiles[box]
+        decoded = decode(sam, tile, [plane.localised(prompts[i], tile) for i in members])
+        answers.update((i, plane.answer(found, prompts[i])) for i, found in zip(members, decoded))
+    return [answers[index] for index in range(len(prompts))]
+
+
+class DecodingPlane:
+    """One plane with its embedding and the network that answers for it.
+
+    Parameters
+    ----------
+    sam : Sam
+        In `eval` mode.
+    embedding : ImageEmbedding
+        Made by it.
+    """
+
+    def __init__(self, sam: Sam, embedding: ImageEmbedding) -> None:
+        self.sam = sam
+        self.config = sam.config
+        self.shape: Shape2D = embedding.plane_shape
+        self.tiles: dict[BoxYXYX, TileEmbedding] = {tile.box_yxyx: tile for tile in embedding.tiles}
+        plan = plan_tiles(self.shape, self.config.image_size)
+        self.is_tiled = len(plan) > 1
+        self.plan = plan
+        self.boxes = tuple(box for box in plan if box in self.tiles)
+        self.grid = Grid(self.shape, self.config.image_size // self.config.mask_size)
+
+    @property
+    def logits_shape(self) -> Shape2D:
+        """Shape of `low_res_logits` on this plane."""
+        size = self.config.mask_size
+        return self.grid.shape if self.is_tiled else (size, size)
+
+    def check_logits(self, prompts: PromptSet) -> None:
+        """Raise PromptError if earlier logits are not of this plane and model."""
+        given = prompts.low_res_logits
+        if given is not None and given.shape != self.logits_shape:
+            raise PromptError(
+                f"low_res_logits of shape {given.shape} do not belong to this plane and model, which give "
+                f"{self.logits_shape}; feed back what the last prediction on the same plane gave"
+            )
+
+    def first_tile(self, prompts: PromptSet) -> BoxYXYX:
+        """Where an object is looked for first, among the tiles at hand."""
+        wanted = self._wanted_tile(prompts)
+        if wanted in self.tiles:
+            return wanted
+        if not self.tiles:
+            raise PromptError("the embedding has no tiles; encode the plane again")
+        present = tuple(self.tiles)
+        return present[best_tile(present, np.array(wanted, np.float64))]
+
+    def _wanted_tile(self, prompts: PromptSet) -> BoxYXYX:
+        logits = prompts.low_res_logits
+        bare = not len(prompts.points_yx) and prompts.box_yxyx is None and prompts.mask is None
+        if bare and logits is not None and self.is_tiled:
+            prompts = PromptSet(mask=self.grid.region(logits).mask)
+        return tile_for(prompts, self.plan, self.shape)
+
+    def localised(self, prompts: PromptSet, tile: TileEmbedding) -> TilePrompt:
+        """Prompts of one object in the coordinates of one tile."""
+        points_xy, labels, box_xyxy = localise(prompts, tile)
+        return TilePrompt(points_xy, labels, box_xyxy, self._mask_prompt(prompts, tile))
+
+    def _mask_prompt(self, prompts: PromptSet, tile: TileEmbedding) -> FloatArray | None:
+        logits = prompts.low_res_logits
+        if logits is not None:
+            return (
+                map_to_logits(_known(logits), self.grid.cell, tile, self.config) if self.is_tiled else logits
+            )
+        if prompts.mask is not None:
+            return mask_to_logits(crop_of(prompts.mask, tile.box_yxyx), tile, self.config)
+        return None
+
+    def answer(self, decoded: Decoded, prompts: PromptSet) -> MaskPrediction:
+        """Candidates of one object, from its first tile onwards, and the choice among them."""
+        candidates = [self._candidate(decoded, output, prompts) for output in outputs_for(prompts)]
+        return choose(candidates, prompts, self._earlier(prompts))
+
+    def _candidate(self, decoded: Decoded, output: int, prompts: PromptSet) -> MaskCandidate:
+        first = decoded.logits(output)
+        iou = float(decoded.predicted_iou[output])
+        if not self.is_tiled:
+            region = region_of(first.logits, first.box_yxyx, self.shape, first.cells_yx)
+            return MaskCandidate(region, iou, stability_score(first.logits), decoded.low_res_logits[output])
+        joined = self._joined(first, prompts)
+        return MaskCandidate(self.grid.region(joined), iou, stability_score(joined), joined)
+
+    def _joined(self, first: TileLogits, prompts: PromptSet) -> FloatArray:
+        boxes = (first.box_yxyx,) if first.box_yxyx == overview(self.shape) else self.boxes
+        blend = Blend(self.grid, boxes, OVERLAP * self.config.image_size)
+        points = prompts.points_yx[prompts.polarity] if len(boxes) > 1 else prompts.points_yx[:0]
+        extra = [best_tile(boxes, np.tile(p, 2)) for p in points if not _holds(first.box_yxyx, p)]
+        return follow(blend, first, extra, lambda *known: self._ask(boxes, prompts, *known))
+
+    def _ask(
+        self,
+        boxes: Sequence[BoxYXYX],
+        prompts: PromptSet,
+        index: int,
+        joined: FloatArray,
+        cell: tuple[int, int],
+    ) -> TileLogits:
+        """Prompt one more tile with what is known of the object."""
+        tile = self.tiles[boxes[index]]
+        points_xy, labels, box_xyxy = localise(prompts, tile)
+        if joined[cell] > 0:
+            inside = (np.array([cell]) + 0.5) * self.grid.cell - 0.5
+            points_xy = np.concatenate([points_xy, tile_space(tile).to_model(inside)])
+            labels = np.append(labels, 1)
+        known = map_to_logits(_known(joined), self.grid.cell, tile, self.config)
+        (decoded,) = decode(self.sam, tile, [TilePrompt(points_xy, labels, box_xyxy, known)])
+        return decoded.logits(SINGLE)
+
+    def _earlier(self, prompts: PromptSet) -> MaskCandidate | None:
+        """The answer that the given logits stand for; its stability stands in for its predicted IoU."""
+        logits = prompts.low_res_logits
+        if logits is None or not len(prompts.points_yx):
+            return None
+        if self.is_tiled:
+            return MaskCandidate(
+                self.grid.region(logits), stability_score(logits), stability_score(logits), logits
+            )
+        (tile,) = self.tiles.values()
+        cells = valid_cells(tile, self.config)
+        valid = logits[: int(np.ceil(cells[0])), : int(np.ceil(cells[1]))]
+        stability = stability_score(valid)
+        return MaskCandidate(region_of(valid, tile.box_yxyx, self.shape, cells), stability, stability, logits)
+
+
+def _known(logits: FloatArray) -> FloatArray:
+    """A joined map as a mask prompt: undecided where no tile has answered, within the usual range elsewhere."""
+    return np.where(logits <= UNKNOWN, 0.0, np.clip(logits, -MASK_LOGIT, MASK_LOGIT)).astype(np.float32)
+
+
+def _holds(box: BoxYXYX, point_yx: FloatArray) -> bool:
+    return bool(box[0] - 0.5 <= point_yx[0] < box[2] - 0.5 and box[1] - 0.5 <= point_yx[1] < box[3] - 0.5)

@@ -1,0 +1,214 @@
+"""The embedding of any plane of a volume: from the store, or encoded and stored.
+
+Needs no torch: what encodes is handed in.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from threading import RLock
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from napari_sam.core.arrays import Array, FloatArray
+from napari_sam.core.contrast import Contrast
+from napari_sam.core.keys import EmbeddingKey, digest_array
+from napari_sam.core.planes import BoxYXYX, PlaneRef
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.protocols import EmbeddingStore, Predictor, VolumeLike
+from napari_sam.core.results import ImageEmbedding, TileEmbedding
+from napari_sam.embedding import MemoryStore
+from napari_sam.errors import CacheWarning, EmbeddingCorruptError, EmbeddingNotFoundError
+from napari_sam.inference.contrast import estimate_contrast
+from napari_sam.inference.tiles import plan_tiles, tiles_for
+
+PREPROCESSING_VERSION = 1
+"""Raised whenever the embedding of the same pixels changes, so that old records are not taken for new."""
+
+
+@runtime_checkable
+class TileEncoder(Protocol):
+    """What a predictor has besides, when it encodes tiles in batches (`SamPredictor` does)."""
+
+    def encode_tiles(self, images: Sequence[Array]) -> list[FloatArray]:
+        """Encode (h, w, 3) uint8 tiles."""
+
+    def tile(self, array: FloatArray, box: BoxYXYX) -> TileEmbedding:
+        """Say where in a plane an output of the encoder belongs."""
+
+
+class CachedEncoder:
+    """Embeddings of the planes of one volume. Safe to use from several threads.
+
+    Pixels are digested when a plane is first seen, and taken to stay the same until `forget_pixels`.
+    Embeddings are rounded to half precision before they are kept and before they are given out, so that a
+    first run and a resumed one give the same masks.
+
+    Parameters
+    ----------
+    volume : VolumeLike
+        Read one plane at a time.
+    predictor : Predictor
+        The model.
+    store : EmbeddingStore, optional
+        Where embeddings are kept; in memory only when left out.
+    contrast : Contrast, optional
+        Estimated from a few planes at first use when left out.
+    """
+
+    def __init__(
+        self,
+        volume: VolumeLike,
+        predictor: Predictor,
+        store: EmbeddingStore | None = None,
+        contrast: Contrast | None = None,
+    ) -> None:
+        self.volume = volume
+        self.predictor = predictor
+        self.store: EmbeddingStore = store if store is not None else MemoryStore()
+        self.digests: dict[tuple[PlaneRef, BoxYXYX], str] = {}
+        self._contrasts: dict[int, Contrast] = {}
+        self._fixed = contrast
+        self._lock = RLock()
+
+    @property
+    def contrast(self) -> Contrast:
+        """What grey values become 8 bit by, at the first time point."""
+        return self.contrast_at(0)
+
+    def contrast_at(self, time: int) -> Contrast:
+        """The given contrast, or one estimated for each time point."""
+        with self._lock:
+            if self._fixed is not None:
+                return self._fixed
+            if time not in self._contrasts:
+                self._contrasts[time] = estimate_contrast(self.volume, time)
+            return self._contrasts[time]
+
+    def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
+        """Embedding of a plane.
+
+        Parameters
+        ----------
+        plane : PlaneRef
+            Which one.
+        prompts : sequence of PromptSet, optional
+            Of a tiled plane only the tiles that these need are encoded; all grid tiles when left out.
+
+        Warns
+        -----
+        CacheWarning
+            A damaged record was found and computed again.
+        """
+        return self.embeddings([plane], prompts)[0]
+
+    def embeddings(
+        self, planes: Sequence[PlaneRef], prompts: Sequence[PromptSet] | None = None
+    ) -> list[ImageEmbedding]:
+        """Embeddings of several planes; whatever is missing is encoded in one batch."""
+        work = [_PlaneWork(self, plane, self._boxes(plane, prompts)) for plane in planes]
+        with self._lock:
+            missing = [(one, box) for one in work for box in one.find()]
+            arrays = self._encode([one.rgb(box) for one, box in missing])
+            for (one, box), array in zip(missing, arrays):
+                one.found[box] = self._keep(one.key(box), array)
+        return [one.assembled() for one in work]
+
+    def is_cached(self, plane: PlaneRef) -> bool:
+        """Whether all grid tiles of a plane are in the store. Reads the plane if it is seen for the first time."""
+        work = _PlaneWork(self, plane, self._boxes(plane, None))
+        return all(work.key(box) in self.store for box in work.boxes)
+
+    def forget_pixels(self) -> None:
+        """Digest planes anew: the volume was written to."""
+        self.digests.clear()
+
+    def key(self, plane: PlaneRef, box: BoxYXYX, pixels: str) -> EmbeddingKey:
+        """What the embedding of a tile is kept under."""
+        return EmbeddingKey(
+            model_digest=self.predictor.digest,
+            architecture=str(getattr(self.predictor, "architecture", "unknown")),
+            compute_dtype=str(getattr(self.predictor, "dtype", "float32")),
+            contrast=self.contrast_at(plane.time).digest,
+            axis=plane.axis,
+            level=plane.level,
+            tile_yxyx=box,
+            pixels=pixels,
+            preprocessing=PREPROCESSING_VERSION,
+        )
+
+    def look_up(self, key: EmbeddingKey) -> FloatArray | None:
+        """The stored array, None if there is none that can be trusted."""
+        try:
+            return self.store.get(key)
+        except EmbeddingNotFoundError:
+            return None
+        except EmbeddingCorruptError as error:
+            self.store.discard([key])
+            warnings.warn(f"{error}; it is computed again", CacheWarning, stacklevel=2)
+            return None
+
+    def tile(self, array: FloatArray, box: BoxYXYX) -> TileEmbedding:
+        """Say where in a plane an output of the encoder belongs."""
+        if isinstance(self.predictor, TileEncoder):
+            return self.predictor.tile(array, box)
+        return TileEmbedding(array, box, (box[2] - box[0], box[3] - box[1]))
+
+    def _boxes(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None) -> tuple[BoxYXYX, ...]:
+        shape = self.volume.plane_shape(plane.axis, plane.level)
+        boxes = plan_tiles(shape, getattr(self.predictor, "tile_size", max(shape)))
+        return boxes if prompts is None or len(boxes) == 1 else tiles_for(prompts, boxes, shape)
+
+    def _encode(self, images: Sequence[Array]) -> list[FloatArray]:
+        if isinstance(self.predictor, TileEncoder):
+            return self.predictor.encode_tiles(images) if images else []
+        return [self.predictor.encode(image).tiles[0].array for image in images]
+
+    def _keep(self, key: EmbeddingKey, array: FloatArray) -> FloatArray:
+        half: FloatArray = array.astype(np.float16)
+        kept = half if np.isfinite(half).all() else array
+        self.store.put(key, kept)
+        return kept
+
+
+class _PlaneWork:
+    """What is known of one plane while its embedding is put together; its pixels are read at most once."""
+
+    def __init__(self, encoder: CachedEncoder, plane: PlaneRef, boxes: tuple[BoxYXYX, ...]) -> None:
+        self.encoder, self.plane, self.boxes = encoder, plane, boxes
+        self.found: dict[BoxYXYX, FloatArray] = {}
+        self._pixels: Array | None = None
+
+    def find(self) -> list[BoxYXYX]:
+        """Take from the store what is there; the tiles that are not."""
+        for box in self.boxes:
+            array = self.encoder.look_up(self.key(box))
+            if array is not None:
+                self.found[box] = array
+        return [box for box in self.boxes if box not in self.found]
+
+    def key(self, box: BoxYXYX) -> EmbeddingKey:
+        """Key of one tile."""
+        digests = self.encoder.digests
+        if (self.plane, box) not in digests:
+            digests[self.plane, box] = digest_array(self.pixels(box))
+        return self.encoder.key(self.plane, box, digests[self.plane, box])
+
+    def pixels(self, box: BoxYXYX) -> Array:
+        """Pixels of one tile as they are in the volume."""
+        if self._pixels is None:
+            self._pixels = self.encoder.volume.read_plane(self.plane)
+        y0, x0, y1, x1 = box
+        return self._pixels[y0:y1, x0:x1]
+
+    def rgb(self, box: BoxYXYX) -> Array:
+        """Pixels of one tile, 8 bit."""
+        return self.encoder.contrast_at(self.plane.time).apply(self.pixels(box))
+
+    def assembled(self) -> ImageEmbedding:
+        """The embedding, once all tiles are found."""
+        shape = self.encoder.volume.plane_shape(self.plane.axis, self.plane.level)
+        tiles = tuple(self.encoder.tile(self.found[box], box) for box in self.boxes)
+        return ImageEmbedding(shape, tiles, self.encoder.predictor.digest)

@@ -1,0 +1,132 @@
+"""Cutting a plane that is larger than the model's input into tiles that overlap.
+
+A plane up to `RESIZE_LIMIT` times the input is encoded as one tile and shrunk a little. A larger one is
+cut into tiles of the input size, at full resolution, that overlap by at least a quarter, so that anything up
+to the overlap lies whole in some tile. Besides these *grid tiles* there is one *overview*, the whole plane
+shrunk to the input size, for objects that fit no grid tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from napari_sam.core.arrays import BoolArray, FloatArray
+from napari_sam.core.planes import BoxYXYX, Shape2D
+from napari_sam.core.prompts import PromptSet
+
+RESIZE_LIMIT = 1.25
+OVERLAP = 0.25
+
+
+def plan_tiles(plane_shape: Shape2D, tile_size: int, overlap: float = OVERLAP) -> tuple[BoxYXYX, ...]:
+    """Grid tiles of a plane, in row-major order.
+
+    Parameters
+    ----------
+    plane_shape : (int, int)
+        Height and width of the plane.
+    tile_size : int
+        Side of the model's input, in pixels.
+    overlap : float
+        Least part of a tile that it shares with the next.
+
+    Returns
+    -------
+    tuple of (y0, x0, y1, x1)
+        The whole plane alone, where it is at most `RESIZE_LIMIT` times the input.
+    """
+    height, width = plane_shape
+    if max(plane_shape) <= RESIZE_LIMIT * tile_size:
+        return ((0, 0, height, width),)
+    rows = _starts(height, tile_size, overlap)
+    cols = _starts(width, tile_size, overlap)
+    return tuple((y, x, min(y + tile_size, height), min(x + tile_size, width)) for y in rows for x in cols)
+
+
+def _starts(length: int, tile_size: int, overlap: float) -> list[int]:
+    """Evenly spread first pixels of the tiles along one axis."""
+    room = length - tile_size
+    if room <= 0:
+        return [0]
+    count = 1 + int(np.ceil(room / (tile_size * (1 - overlap))))
+    return [round(room * i / (count - 1)) for i in range(count)]
+
+
+def overview(plane_shape: Shape2D) -> BoxYXYX:
+    """The tile that is the whole plane."""
+    return (0, 0, *plane_shape)
+
+
+def extent(prompts: PromptSet) -> FloatArray | None:
+    """(4,) box around what the prompts say belongs to the object, in plane pixels; None if they say nothing.
+
+    Negative points count only when there is nothing else.
+    """
+    corners = []
+    points = prompts.points_yx[prompts.polarity]
+    if len(points):
+        corners.append(points)
+    if prompts.box_yxyx is not None:
+        corners.append(prompts.box_yxyx.reshape(2, 2))
+    if prompts.mask is not None and prompts.mask.any():
+        corners.append(_mask_corners(prompts.mask))
+    if not corners and len(prompts.points_yx):
+        corners.append(prompts.points_yx)
+    if not corners:
+        return None
+    stacked = np.concatenate(corners)
+    return np.concatenate([stacked.min(0), stacked.max(0)])
+
+
+def _mask_corners(mask: BoolArray) -> FloatArray:
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([[rows[0], cols[0]], [rows[-1], cols[-1]]], np.float64)
+
+
+def best_tile(boxes: Sequence[BoxYXYX], around: FloatArray) -> int:
+    """Index of the tile that holds most of a box, and among equals the one it lies most centrally in.
+
+    Parameters
+    ----------
+    boxes : sequence of (y0, x0, y1, x1)
+        Tiles.
+    around : (4,) array
+        y0, x0, y1, x1 in plane pixels; may be a single point.
+    """
+    tiles = np.asarray(boxes, np.float64)
+    low, high = around[:2] - 0.5, around[2:] + 0.5
+    shared = np.minimum(tiles[:, 2:], high) - np.maximum(tiles[:, :2], low)
+    held = np.prod(np.clip(shared, 0, None), axis=1)
+    off_centre = np.abs((tiles[:, :2] + tiles[:, 2:]) / 2 - (low + high) / 2).max(axis=1)
+    return int(np.lexsort((off_centre, -np.round(held, 6)))[0])
+
+
+def tile_for(prompts: PromptSet, boxes: Sequence[BoxYXYX], plane_shape: Shape2D) -> BoxYXYX:
+    """The tile in which the prompts of one object are answered first: a grid tile or the overview."""
+    around = extent(prompts)
+    if len(boxes) == 1 or around is None:
+        return boxes[0] if len(boxes) == 1 else overview(plane_shape)
+    sides = np.max([(b[2] - b[0], b[3] - b[1]) for b in boxes], axis=0)
+    if (around[2:] - around[:2] > sides).any():
+        return overview(plane_shape)
+    return boxes[best_tile(boxes, around)]
+
+
+def tiles_for(
+    prompts: Iterable[PromptSet], boxes: Sequence[BoxYXYX], plane_shape: Shape2D
+) -> tuple[BoxYXYX, ...]:
+    """Tiles that these prompts need, in row-major order: the first tile of each, and one for each point."""
+    needed = set()
+    for one in prompts:
+        first = tile_for(one, boxes, plane_shape)
+        needed.add(first)
+        if first in boxes:
+            points = one.points_yx[one.polarity]
+            needed |= {boxes[best_tile(boxes, np.tile(p, 2))] for p in points if not _inside(p, first)}
+    return tuple(sorted(needed))
+
+
+def _inside(point_yx: FloatArray, box: BoxYXYX) -> bool:
+    return bool(box[0] - 0.5 <= point_yx[0] < box[2] - 0.5 and box[1] - 0.5 <= point_yx[1] < box[3] - 0.5)
