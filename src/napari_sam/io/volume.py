@@ -29,7 +29,7 @@ import zarr
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef, Shape2D
 from napari_sam.errors import InputWarning, VolumeError
-from napari_sam.io.axes import CHANNELS, DROPPED, SPATIAL, guess_axes, parse_axes, size_of
+from napari_sam.io.axes import CHANNELS, DROPPED, SPATIAL, guess_axes, parse_axes, settle_axes, size_of
 from napari_sam.io.readers.ome_zarr import read_zarr, read_zarr_path
 from napari_sam.io.readers.pixels import Pixels, Triple
 from napari_sam.io.readers.tiff import SUFFIXES, read_tiff
@@ -397,7 +397,7 @@ def _settle(pixels: Pixels, axes: str | Sequence[str] | None) -> str:
     first = pixels.levels[0]
     if axes is not None:
         return parse_axes(axes, first.shape)
-    return parse_axes(pixels.axes, first.shape) if pixels.axes else guess_axes(first.shape, first.dtype)
+    return settle_axes(pixels.axes, first.shape) if pixels.axes else guess_axes(first.shape, first.dtype)
 
 
 def _check_levels(pixels: Pixels, axes: str) -> None:

@@ -22,7 +22,7 @@ class Pixels:
     levels : tuple of array_like
         Full resolution first; anything with `shape`, `dtype` and basic slicing.
     axes : str, optional
-        One letter a dimension of each level (see `io.axes`); None when the source does not say.
+        One letter a dimension of each level, also letters that are not ours; None when the source does not say.
     source : str, optional
         Path it can be reopened from.
     spacing_zyx, translate_zyx : (float, float, float), optional

@@ -11,7 +11,7 @@ import tifffile
 import zarr
 
 from napari_sam.errors import VolumeError
-from napari_sam.io.axes import settle_axes, size_of
+from napari_sam.io.axes import size_of
 from napari_sam.io.readers.pixels import Pixels
 from napari_sam.io.units import parse_unit, unit_ratio
 
@@ -38,19 +38,18 @@ def read_tiff(path: Path, series: int = 0) -> Pixels:
         image = _series(tif, path, series)
         stores = [image.aszarr(level=level) for level in range(len(image.levels))]
         levels = tuple(zarr.open_array(store, mode="r") for store in stores)
-        axes = settle_axes(image.axes, image.shape)
         known = _geometry(tif, image, series)
     except BaseException:
         tif.close()
         raise
-    rgb = True if "S" in axes and size_of("S", axes, image.shape) in (3, 4) else None
+    rgb = True if size_of("S", image.axes, image.shape) in (3, 4) else None
 
     def close() -> None:
         for store in stores:
             store.close()
         tif.close()
 
-    return Pixels(levels, axes=axes, source=str(path), rgb=rgb, close=close, **known)
+    return Pixels(levels, axes=image.axes, source=str(path), rgb=rgb, close=close, **known)
 
 
 def _open(path: Path) -> Any:
@@ -82,29 +81,49 @@ def _series(tif: Any, path: Path, series: int) -> Any:
 
 def _check_complete(image: Any, tif: Any, path: Path) -> None:
     """Refuse a file that ends before its data or lacks planes that its metadata promise."""
-    promised = (tif.imagej_metadata or {}).get("images", 0)
-    pages = image.pages
-    absent = sum(page is None for page in pages) if len(pages) > 1 else 0
+    promised, found = (tif.imagej_metadata or {}).get("images", 0), len(image.pages)
+    if image.kind != "imagej" and promised > found:
+        raise VolumeError(f"{path} is incomplete: it has {found} of {promised} planes; copy the file again")
+    if image.kind not in ("imagej", "shaped") and _next_page_offset(tif) > tif.filehandle.size:
+        raise VolumeError(f"{path} is cut off after {len(tif.pages)} pages; copy the file again")
+    end = _end_of_pages(image, path) if image.dataoffset is None else image.dataoffset + image.nbytes
+    size = tif.filehandle.size
+    if end > size and len(tif.series) == 1:
+        raise VolumeError(
+            f"{path} is cut off: it has {size} bytes, its data end at {end}; copy the file again"
+        )
+
+
+def _next_page_offset(tif: Any) -> int:
+    """Where the last page that was found says that another one begins; 0 for the true last one."""
+    layout, file = tif.tiff, tif.filehandle
+    start = tif.pages[-1].offset
+    with file.lock:
+        file.seek(start)
+        (count,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+        file.seek(start + layout.tagnosize + count * layout.tagsize)
+        (offset,) = struct.unpack(layout.offsetformat, file.read(layout.offsetsize))
+    return int(offset)
+
+
+def _end_of_pages(image: Any, path: Path) -> int:
+    """Where the first and the last page end in the file, the greater of both."""
+    try:
+        # Only OME-XML can promise planes that are elsewhere; looking at every page is slow.
+        pages = list(image.pages) if image.kind == "ome" else [image.pages[0], image.pages[-1]]
+    except IndexError as error:
+        raise VolumeError(f"{path} is incomplete: {error}; copy the file again") from error
+    absent = sum(page is None for page in pages)
     if absent:
         raise VolumeError(
             f"{path} is incomplete: {absent} of {len(pages)} planes are absent; copy the file again"
         )
-    if image.dataoffset is not None:
-        end = image.dataoffset + image.nbytes
-    else:
-        if promised > len(pages):
-            raise VolumeError(
-                f"{path} is incomplete: it has {len(pages)} of {promised} planes; copy the file again"
-            )
-        end = max((o + n for page in (pages[0], pages[-1]) for o, n in _segments(page)), default=0)
-    if end > tif.filehandle.size and len(tif.series) == 1:
-        raise VolumeError(
-            f"{path} is cut off: it has {tif.filehandle.size} bytes, its data end at {end}; copy the file again"
-        )
-
-
-def _segments(page: Any) -> list[tuple[int, int]]:
-    return list(zip(page.dataoffsets, page.databytecounts, strict=False))[-1:]
+    ends = [
+        offset + count
+        for page in (pages[0], pages[-1])
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
+    ]
+    return max(ends, default=0)
 
 
 def _geometry(tif: Any, image: Any, series: int) -> dict[str, Any]:

@@ -1,0 +1,181 @@
+"""TIFF files as volumes, without reading them whole."""
+
+import gc
+import os
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_sam.core.planes import PlaneRef
+from napari_sam.errors import AxesError, VolumeError
+from napari_sam.io.volume import open_volume
+
+ARRAY = np.arange(2 * 3 * 4 * 16 * 32, dtype="u2").reshape(2, 3, 4, 16, 32)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("axes", ["TCZYX", "TZCYX", "ZCTYX"])
+def test_ome_tiff(tmp_path, axes, compression):
+    path = tmp_path / "a.ome.tif"
+    array = np.ascontiguousarray(np.einsum(f"TCZYX->{axes}", ARRAY))
+    metadata = {
+        "axes": axes,
+        "PhysicalSizeX": 0.25,
+        "PhysicalSizeY": 0.5,
+        "PhysicalSizeZ": 3,
+        "TimeIncrement": 5,
+    }
+    tifffile.imwrite(path, array, metadata=metadata, compression=compression)
+    with open_volume(path) as volume:
+        assert volume.spacing_zyx == (3.0, 0.5, 0.25)
+        assert (volume.unit, volume.time_step, volume.time_unit) == ("micrometer", 5.0, "second")
+        assert (volume.n_time, volume.n_channels) == (2, 3)
+        plane = volume.read_plane(PlaneRef(2, 7, 0, 1))
+    assert np.array_equal(plane, ARRAY[1, :, :, :, 7].transpose(1, 2, 0))
+
+
+def test_units_of_ome_tiff_that_differ(tmp_path):
+    units = {"PhysicalSizeXUnit": "nm", "PhysicalSizeYUnit": "nm", "PhysicalSizeZUnit": "µm"}
+    sizes = {"PhysicalSizeX": 5, "PhysicalSizeY": 5, "PhysicalSizeZ": 0.05}
+    tifffile.imwrite(tmp_path / "a.ome.tif", ARRAY[0, 0], metadata={"axes": "ZYX", **units, **sizes})
+    with open_volume(tmp_path / "a.ome.tif") as volume:
+        assert volume.unit == "nanometer"
+        assert volume.spacing_zyx == pytest.approx((50, 5, 5))
+
+
+def test_imagej_hyperstack(tmp_path):
+    array = np.ascontiguousarray(ARRAY.transpose(0, 2, 1, 3, 4))
+    metadata = {"axes": "TZCYX", "spacing": 3.0, "unit": "um", "finterval": 5.0}
+    tifffile.imwrite(tmp_path / "a.tif", array, imagej=True, resolution=(4, 2), metadata=metadata)
+    with open_volume(tmp_path / "a.tif") as volume:
+        assert volume.spacing_zyx == (3.0, 0.5, 0.25)
+        assert (volume.unit, volume.time_step) == ("micrometer", 5.0)
+        assert volume.dtype == np.dtype("u2").newbyteorder("=")
+        assert np.array_equal(volume.read_plane(PlaneRef(0, 1, 0, 1)), ARRAY[1, :, 1].transpose(1, 2, 0))
+
+
+def test_plain_pages_are_planes(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for plane in ARRAY[0, 0]:
+            tif.write(plane, metadata=None, contiguous=False)
+    with open_volume(tmp_path / "a.tif") as volume:
+        assert volume.axes == "ZYX"
+        assert (volume.unit, volume.spacing_zyx) == ("", (1.0, 1.0, 1.0))
+        assert np.array_equal(volume.read_plane(PlaneRef(1, 3)), ARRAY[0, 0, :, 3])
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_colours(tmp_path, planar):
+    image = np.random.default_rng(0).integers(0, 255, (16, 32, 3)).astype("u1")
+    data = image if planar == "contig" else np.ascontiguousarray(image.transpose(2, 0, 1))
+    tifffile.imwrite(tmp_path / "a.tif", data, photometric="rgb", planarconfig=planar)
+    with open_volume(tmp_path / "a.tif") as volume:
+        assert volume.is_rgb
+        assert np.array_equal(volume.read_plane(PlaneRef(0, 0)), image)
+
+
+def test_pyramids(tmp_path):
+    fine = ARRAY[0, 0].repeat(8, 1).repeat(4, 2)
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif") as tif:
+        options = {"tile": (32, 32), "compression": "zlib"}
+        tif.write(fine, subifds=1, metadata={"axes": "ZYX"}, **options)
+        tif.write(fine[:, ::2, ::2], subfiletype=1, **options)
+    with open_volume(tmp_path / "a.ome.tif") as volume:
+        assert volume.n_levels == 2
+        assert volume.level_factors(1) == (1.0, 2.0, 2.0)
+        assert np.array_equal(volume.read_plane(PlaneRef(0, 2, 1)), fine[2, ::2, ::2])
+
+
+def test_axes_that_a_file_leaves_open(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((2, 3, 4, 5, 6), "u2"), photometric="minisblack")
+    with pytest.raises(AxesError, match="pass axes"):
+        open_volume(tmp_path / "a.tif")
+    with open_volume(tmp_path / "a.tif", "TCZYX") as volume:
+        assert volume.shape_zyx() == (4, 5, 6)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_plane_of_a_long_file_reads_only_that_plane(tmp_path, monkeypatch, compression):
+    path = tmp_path / "long.tif"
+    plane = np.random.default_rng(0).integers(0, 255, (128, 128)).astype("u1")
+    with tifffile.TiffWriter(path) as tif:
+        for _ in range(400):
+            tif.write(plane, metadata=None, contiguous=False, compression=compression)
+    read = []
+    original = tifffile.FileHandle.read
+
+    def counting(self, size=-1, /):
+        data = original(self, size)
+        read.append(len(data))
+        return data
+
+    monkeypatch.setattr(tifffile.FileHandle, "read", counting)
+    with open_volume(path) as volume:
+        assert volume.shape_zyx() == (400, 128, 128)
+        read.clear()
+        assert np.array_equal(volume.read_plane(PlaneRef(0, 250)), plane)
+    assert plane.size * 0.9 < sum(read) < plane.size * 2
+
+
+def test_files_that_are_no_tiff(tmp_path):
+    path = tmp_path / "notes.tif"
+    path.write_text("this is a text file")
+    with pytest.raises(VolumeError, match=r"notes\.tif is named like a TIFF but cannot be read as one"):
+        open_volume(path)
+    path.write_bytes(b"")
+    with pytest.raises(VolumeError, match=r"notes\.tif"):
+        open_volume(path)
+
+
+def cut(path, share):
+    size = os.path.getsize(path)
+    with open(path, "r+b") as file:
+        file.truncate(int(size * share))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("kind", ["ome", "imagej", "shaped", "pages", "zlib"])
+def test_files_that_are_cut_off(tmp_path, kind, share):
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    array = np.random.default_rng(0).integers(0, 60000, (20, 64, 64)).astype("u2")
+    if kind in ("pages", "zlib"):
+        with tifffile.TiffWriter(path) as tif:
+            for plane in array:
+                tif.write(
+                    plane, metadata=None, contiguous=False, compression="zlib" if kind == "zlib" else None
+                )
+    else:
+        tifffile.imwrite(path, array, imagej=kind == "imagej", metadata={"axes": "ZYX"})
+    cut(path, share)
+    if share == 0.99 and kind in ("imagej", "shaped"):  # the pixels come first in these, and are all there
+        with open_volume(path) as volume:
+            assert np.array_equal(volume.read_plane(PlaneRef(0, 19)), array[19])
+        return
+    with pytest.raises(VolumeError, match=r"a\.(ome\.)?tif"), open_volume(path) as volume:
+        volume.read_plane(PlaneRef(0, volume.shape_zyx()[0] - 1))
+
+
+def test_pages_that_are_cut_off_tell_of_their_planes(tmp_path):
+    """Half of a file of pages must not open as a shorter volume."""
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for plane in ARRAY[0].reshape(12, 16, 32):
+            tif.write(plane, metadata=None, contiguous=False)
+    cut(tmp_path / "a.tif", 0.5)
+    with pytest.raises(VolumeError, match=r"a\.tif"):
+        open_volume(tmp_path / "a.tif")
+
+
+def test_files_are_closed(tmp_path, recwarn):
+    tifffile.imwrite(tmp_path / "a.tif", ARRAY[0, 0])
+    before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
+    volume = open_volume(tmp_path / "a.tif")
+    part = volume.subset(channels=0)
+    del volume
+    gc.collect()
+    assert part.read_plane(PlaneRef(0, 0)).shape == (16, 32)
+    del part
+    gc.collect()
+    after = set(os.listdir("/proc/self/fd")) if before else set()
+    assert len(after) <= len(before)
+    assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
