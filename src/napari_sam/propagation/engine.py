@@ -22,8 +22,9 @@ from itertools import groupby, pairwise
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
-from napari_sam.core.results import MaskCandidate, MaskPrediction, PropagationStep, StopReason
+from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, PropagationStep, StopReason
 from napari_sam.errors import PromptError
+from napari_sam.inference.predict import predict_plane
 from napari_sam.propagation.carry import carried_prompts
 from napari_sam.propagation.fusion import Span, is_part
 from napari_sam.propagation.settings import PropagationSettings
@@ -139,6 +140,11 @@ class _Run:
     found: dict[tuple[int, int], Region] = field(default_factory=dict)
     """Masks of the seed planes by object id and plane index."""
 
+    @property
+    def volume(self) -> VolumeLike:
+        """The encoder's."""
+        return self.encoder.volume
+
     def steps(self, seeds: Seeds) -> Steps:
         yield from self._seed_steps(seeds)
         fronts = self._fronts(seeds)
@@ -149,7 +155,11 @@ class _Run:
             fronts = [front for front in fronts if not front.done]
 
     def _predict(self, plane: PlaneRef, prompts: Sequence[PromptSet]) -> list[MaskPrediction]:
-        return self.predictor.predict_many(self.encoder.embedding(plane, prompts), prompts)
+        return predict_plane(self, plane, prompts)
+
+    def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
+        """As the encoder gives it; makes a run what `predict_plane` asks."""
+        return self.encoder.embedding(plane, prompts)
 
     def _seed_steps(self, seeds: Seeds) -> Iterator[PropagationStep]:
         """The user's own planes, predicted in one batch a plane."""
