@@ -18,6 +18,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
 from napari_sam.core.arrays import Array
@@ -181,7 +182,10 @@ def list_label(image: Path, name: str, version: str) -> None:
         replace_text(labels / "zarr.json", json.dumps(document, indent=2))
     group = zarr.open_group(LocalStore(image, read_only=True), mode="r")
     if group.metadata.consolidated_metadata is not None:
-        zarr.consolidate_metadata(LocalStore(image))
+        with warnings.catch_warnings():
+            # The image was consolidated before us; that zarr v3 does not specify this is not news to its owner.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(LocalStore(image))
 
 
 def listed_labels(image: Path) -> list[str]:
