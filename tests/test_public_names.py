@@ -1,7 +1,8 @@
 """The public surface is what the documentation says, and every name in it can be had."""
 
-import napari_sam as ns
 import pytest
+
+import napari_sam as ns
 
 PUBLIC = {
     "Contrast",
