@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import typer
 
 import napari_sam
-from napari_sam.cli import cache, demo, embed, export, models, segment
+from napari_sam.cli import cache, demo, embed, evaluate, export, models, segment, train
 from napari_sam.errors import JobCancelled, NapariSamError, NapariSamWarning
 
 OK, FAILED, STOPPED = 0, 1, 130
@@ -75,7 +75,14 @@ cache_app = typer.Typer(
 cache_app.command()(guarded(cache.info))
 cache_app.command()(guarded(cache.clear))
 
-for _command in (demo.demo, embed.embed, segment.segment, export.export):
+for _command in (
+    demo.demo,
+    embed.embed,
+    segment.segment,
+    export.export,
+    evaluate.evaluate,
+    train.train,
+):
     app.command()(guarded(_command))
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")

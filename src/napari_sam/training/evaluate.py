@@ -1,0 +1,250 @@
+"""Measure a model as a user meets it: through a predictor, by the protocol, on a folder of labelled images."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from skimage.io import imread
+
+from napari_sam.core.arrays import Array, BoolArray, FloatArray
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.protocols import Predictor
+from napari_sam.core.results import ImageEmbedding, MaskPrediction
+from napari_sam.errors import InputWarning, TrainingError
+from napari_sam.training.packed import find_pairs
+from napari_sam.training.protocol import (
+    Click,
+    first_click,
+    iou,
+    next_click,
+    number_of_clicks,
+    share_worse,
+    tight_box,
+)
+
+REPORTED = (1, 2, 3, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationLimits:
+    """How much is measured; what is left out is left out evenly and always the same.
+
+    Parameters
+    ----------
+    clicks : int
+        Most clicks an object gets; NoC@85 is capped there.
+    objects : int
+        Most objects of an image, spread evenly over its labels; 0 for all.
+    images : int
+        Most images of a set, spread evenly; 0 for all.
+    planes : int
+        Most planes of a volume, spread evenly; 0 for all.
+    volume_objects : int
+        Most objects carried through a volume, the largest ones; 0 for all, negative for none.
+    min_area : int
+        Smallest object in pixels.
+    """
+
+    clicks: int = 20
+    objects: int = 0
+    images: int = 0
+    planes: int = 0
+    volume_objects: int = -1
+    min_area: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class SetResult:
+    """Figures of one set of planes: means over objects of an image, then over images.
+
+    Parameters
+    ----------
+    name : str
+    images, objects : int
+        How many were measured.
+    miou : dict of str to float
+        By number of clicks ("1", "2", "3", "5") and "box".
+    noc85 : float
+    worse : float
+        Share of clicks after which the IoU fell by more than 0.05.
+    """
+
+    name: str
+    images: int
+    objects: int
+    miou: dict[str, float]
+    noc85: float
+    worse: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All figures; `to_dict` is plain data for JSON."""
+
+    sets: tuple[SetResult, ...]
+    limits: EvaluationLimits = field(default_factory=EvaluationLimits)
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Means over sets."""
+        keys = [*map(str, REPORTED), "box"]
+        if not self.sets:
+            raise TrainingError("nothing could be measured; check the folder")
+        means = {key: float(np.mean([s.miou[key] for s in self.sets])) for key in keys}
+        return means | {
+            "noc85": float(np.mean([s.noc85 for s in self.sets])),
+            "worse": float(np.mean([s.worse for s in self.sets])),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Sets, means and limits as plain data."""
+        return asdict(self) | {"mean": self.mean}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _ImageResult:
+    curves: FloatArray  # (N, clicks)
+    boxes: FloatArray  # (N,)
+
+
+def evaluate(folder: Path, predictor: Predictor, limits: EvaluationLimits | None = None) -> Evaluation:
+    """Measure planes of every set and volume in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Sets of `NAME_img.png|tif` and `NAME_lbl.tif`, and `volumes/` of the same in ZYX; or one such set.
+    predictor : Predictor
+        The model, with everything a user gets: contrast, tiles, choice of the answer.
+    limits : EvaluationLimits, optional
+        What to leave out; nothing by default.
+
+    Raises
+    ------
+    TrainingError
+        There is nothing to measure.
+    """
+    limits = limits or EvaluationLimits()
+    results = tuple(evaluate_sets(folder, predictor, limits))
+    if not results:
+        raise TrainingError(f"{folder} holds no NAME_img.png|tif with NAME_lbl.tif that could be measured")
+    return Evaluation(results, limits)
+
+
+def row(result: SetResult) -> str:
+    """One line for people."""
+    figures = "  ".join(f"{name} {value:.3f}" for name, value in result.miou.items())
+    counts = f"({result.images} images, {result.objects} objects)"
+    return f"{result.name}  {figures}  noc85 {result.noc85:.2f}  worse {result.worse:.3f}  {counts}"
+
+
+def evaluate_sets(folder: Path, predictor: Predictor, limits: EvaluationLimits) -> Iterator[SetResult]:
+    """One result after the other, as they are done."""
+    subs = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    for sub in subs or [folder]:
+        pairs = find_pairs(sub)
+        if sub.name == "volumes":
+            for pair in pairs:
+                yield from _evaluate_planes(
+                    pair[0].stem.removesuffix("_img"), _volume_planes(pair, limits), predictor, limits
+                )
+        else:
+            yield from _evaluate_planes(
+                sub.name, map(_read, _spread(pairs, limits.images)), predictor, limits
+            )
+
+
+def _evaluate_planes(
+    name: str, images: Iterator[tuple[Array, Array]], predictor: Predictor, limits: EvaluationLimits
+) -> Iterator[SetResult]:
+    found = [evaluate_image(image, labels, predictor, limits) for image, labels in images]
+    found = [result for result in found if len(result.curves)]
+    if not found:
+        warnings.warn(
+            f"{name} has no object of {limits.min_area} pixels; it is left out", InputWarning, stacklevel=2
+        )
+        return
+    curves = [result.curves for result in found]
+    miou = {str(k): _mean([c[:, k - 1] for c in curves]) for k in REPORTED if k <= limits.clicks}
+    miou["box"] = _mean([result.boxes for result in found])
+    noc = _mean([np.array([number_of_clicks(c, limits.clicks) for c in one]) for one in curves])
+    worse = share_worse(np.concatenate(curves))
+    yield SetResult(name, len(found), sum(map(len, curves)), miou, noc, worse)
+
+
+def _mean(groups: Sequence[FloatArray]) -> float:
+    """Over the objects of an image, then over images."""
+    return float(np.mean([group.mean() for group in groups]))
+
+
+def _read(pair: tuple[Path, Path]) -> tuple[Array, Array]:
+    image_path, label_path = pair
+    is_png = image_path.suffix.lower() == ".png"
+    image = np.asarray(imread(image_path) if is_png else tifffile.imread(image_path))
+    labels = np.asarray(tifffile.imread(label_path))
+    if image.shape[: labels.ndim] != labels.shape:
+        raise TrainingError(f"{label_path} has shape {labels.shape}, but its image has {image.shape}")
+    return image, labels
+
+
+def _volume_planes(pair: tuple[Path, Path], limits: EvaluationLimits) -> Iterator[tuple[Array, Array]]:
+    image, labels = _read(pair)
+    for index in _spread(range(len(labels)), limits.planes):
+        yield image[index], labels[index]
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    """At most `most` of the items, evenly spread; all for 0."""
+    if not most or len(items) <= most:
+        return list(items)
+    return [items[int(i)] for i in np.linspace(0, len(items) - 1, most).round()]
+
+
+def evaluate_image(
+    image: Array, labels: Array, predictor: Predictor, limits: EvaluationLimits
+) -> _ImageResult:
+    """Click and box every object of an image."""
+    areas = np.bincount(labels.ravel())
+    numbers = [n for n in np.flatnonzero(areas >= limits.min_area).tolist() if n]
+    truths = [labels == number for number in _spread(numbers, limits.objects)]
+    if not truths:
+        return _ImageResult(np.zeros((0, limits.clicks)), np.zeros(0))
+    embedding = predictor.encode(image)
+    boxes = predictor.predict_many(embedding, [PromptSet(box_yxyx=tight_box(truth)) for truth in truths])
+    box_ious = [iou(answer.mask, truth) for answer, truth in zip(boxes, truths, strict=True)]
+    return _ImageResult(click_curves(predictor, embedding, truths, limits.clicks), np.array(box_ious))
+
+
+def click_curves(
+    predictor: Predictor, embedding: ImageEmbedding, truths: Sequence[BoolArray], n_clicks: int
+) -> FloatArray:
+    """IoU of the default answer after each click, (N, clicks); an object that is perfect stays so."""
+    curves = np.ones((len(truths), n_clicks))
+    clicks: list[list[Click]] = [[first_click(truth)] for truth in truths]
+    answers: list[MaskPrediction | None] = [None] * len(truths)
+    active = list(range(len(truths)))
+    for number in range(n_clicks):
+        asked = [_prompts(clicks[i], answers[i]) for i in active]
+        for i, answer in zip(active, predictor.predict_many(embedding, asked), strict=True):
+            answers[i] = answer
+            curves[i, number:] = iou(answer.mask, truths[i])
+            follow = next_click(truths[i], answer.mask)
+            clicks[i] = [*clicks[i], follow] if follow else []
+        active = [i for i in active if clicks[i]]
+        if not active:
+            break
+    return curves
+
+
+def _prompts(clicks: list[Click], answer: MaskPrediction | None) -> PromptSet:
+    return PromptSet(
+        np.array([click.yx for click in clicks], float),
+        np.array([click.positive for click in clicks]),
+        low_res_logits=None if answer is None else answer.low_res_logits,
+    )

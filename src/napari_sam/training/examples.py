@@ -1,0 +1,111 @@
+"""From a crop to what a training step needs: some objects, their masks, a rough mask each, dense targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from napari_sam.core.arrays import Array
+from napari_sam.training.config import TrainConfig
+from napari_sam.training.crops import MIN_AREA, Crop, CropSampler
+
+Rng = np.random.Generator
+DENSE_CHANNELS = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Arrays of one step: B crops with K objects each. Masks are at stride 2, as the decoder's logits.
+
+    Parameters
+    ----------
+    images : (B, 3, S, S) uint8 array
+    masks : (B, K, S / 2, S / 2) uint8 array
+        Share of the four pixels that belong to the object, 0..255.
+    rough : (B, K, S / 2, S / 2) bool array
+        What propagation would hand over: the neighbouring plane's mask, or a distorted one.
+    dense : (B, 5, S / 2, S / 2) float16 array
+        Foreground, border, depth in the object 0..1, offset to its middle (y, x) in diameters.
+    inside : (B, S / 2, S / 2) bool array
+    """
+
+    images: Array
+    masks: Array
+    rough: Array
+    dense: Array
+    inside: Array
+
+
+def make_batch(sampler: CropSampler, config: TrainConfig, step: int, size: int, images: int) -> Batch:
+    """The batch of a step: the same for the same seed, step and size."""
+    rng = np.random.default_rng([config.seed, step])
+    parts = [example(sampler.draw(rng, size), config.objects, rng) for _ in range(images)]
+    return Batch(*(np.stack(values) for values in zip(*parts, strict=True)))
+
+
+def example(crop: Crop, count: int, rng: Rng) -> tuple[Array, Array, Array, Array, Array]:
+    """The five arrays of a batch for one crop."""
+    numbers = choose_objects(crop.labels, count, rng)
+    full = crop.labels[None] == numbers[:, None, None]
+    masks = halve(full)
+    rough = np.stack([_rough_mask(m, n, crop, rng) for m, n in zip(full, numbers, strict=True)])
+    return crop.image, masks, rough, dense_targets(crop.labels[::2, ::2]), crop.inside[::2, ::2]
+
+
+def choose_objects(labels: Array, count: int, rng: Rng) -> Array:
+    """Labels of `count` objects, without repeats where there are enough."""
+    areas = np.bincount(labels.ravel(), minlength=2)
+    areas[0] = 0
+    numbers = np.flatnonzero(areas >= MIN_AREA)
+    if len(numbers) == 0:
+        numbers = np.array([areas.argmax()])
+    return np.asarray(rng.choice(numbers, count, replace=len(numbers) < count))
+
+
+def halve(masks: Array) -> Array:
+    """(..., S, S) bool to (..., S / 2, S / 2) uint8, the share of the four pixels."""
+    *rest, height, width = masks.shape
+    return np.asarray(masks.reshape(*rest, height // 2, 2, width // 2, 2).mean((-3, -1)) * 255).astype(
+        np.uint8
+    )
+
+
+def _rough_mask(mask: Array, number: int, crop: Crop, rng: Rng) -> Array:
+    if crop.neighbour is not None and rng.random() < 0.7:
+        other = crop.neighbour == number
+        if other.any():
+            return np.asarray(other[::2, ::2])
+    return distort(mask[::2, ::2], rng)
+
+
+def distort(mask: Array, rng: Rng) -> Array:
+    """Shift, scale and wobble a mask by an amount that fits its size."""
+    diameter = max(float(mask.sum()) ** 0.5, 2.0)
+    shift = rng.normal(0, 0.08 * diameter, 2)
+    factor = np.exp(rng.normal(0, 0.12))
+    middle = np.array(ndimage.center_of_mass(mask)) if mask.any() else np.array(mask.shape) / 2
+    offset = middle - factor * (middle + shift)
+    moved = ndimage.affine_transform(mask.astype(np.float32), [factor, factor], offset, order=1)
+    if rng.random() < 0.5:
+        wobble = ndimage.zoom(rng.standard_normal((9, 9)), np.array(mask.shape) / 9, order=1)
+        moved = ndimage.gaussian_filter(moved, 1 + 0.03 * diameter) + 0.15 * wobble * (moved > 0.02)
+    out = moved > 0.5
+    return np.asarray(out if out.any() else mask)
+
+
+def dense_targets(labels: Array) -> Array:
+    """(5, h, w) float16 targets of the auxiliary head; see `Batch.dense`."""
+    foreground = labels > 0
+    border = foreground & (ndimage.minimum_filter(labels, 3) != ndimage.maximum_filter(labels, 3))
+    depth = ndimage.distance_transform_edt(foreground & ~border).astype(np.float32)
+    flat = labels.ravel()
+    areas = np.maximum(np.bincount(flat), 1)
+    yx = np.indices(labels.shape, np.float32)
+    deepest = ndimage.maximum(depth, labels, np.arange(len(areas)))
+    depth = depth / np.maximum(np.asarray(deepest), 1)[labels]
+    middles = [np.bincount(flat, part.ravel()) / areas for part in yx]
+    diameters = np.sqrt(areas)[labels]
+    offsets = [(m[labels] - part) / diameters * foreground for m, part in zip(middles, yx, strict=True)]
+    return np.stack([foreground, border, depth * foreground, *offsets]).astype(np.float16)

@@ -1,0 +1,195 @@
+"""All labelled images of a folder in one file that opens fast and travels well.
+
+A folder holds sets (one folder each) of `NAME_img.png|tif` with `NAME_lbl.tif`, and may hold `volumes/`
+of the same form in ZYX. Volumes become planes, and planes know their neighbours.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from skimage.io import imread
+
+from napari_sam.core.arrays import Array
+from napari_sam.errors import InputWarning, TrainingError
+
+MAX_LABEL = 65535
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledPlane:
+    """One image with its labels.
+
+    Parameters
+    ----------
+    set_name : str
+        The set it belongs to; sets are balanced against each other.
+    image : (H, W) or (H, W, 3) uint8 array
+        Contrast already stretched.
+    labels : (H, W) uint16 array
+        0 is background.
+    volume : int
+        Planes with the same number, 0 or more, are neighbours when their `index` are; -1 for an image.
+    index : int
+        Position in the volume.
+    held_out : bool
+        Belongs to the validation part.
+    """
+
+    set_name: str
+    image: Array
+    labels: Array
+    volume: int = -1
+    index: int = 0
+    held_out: bool = False
+
+
+def to_uint8(image: Array) -> Array:
+    """Stretch the 0.1 to 99.9 percentiles of a non 8 bit image to 0..255; 8 bit images stay."""
+    if image.dtype == np.uint8:
+        return image
+    finite = image[np.isfinite(image)]
+    low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 1.0)
+    scaled = (np.nan_to_num(image.astype(np.float32)) - low) / max(high - low, 1e-6) * 255
+    return np.clip(scaled, 0, 255).astype(np.uint8)
+
+
+def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """Image and label files of one set, sorted by name."""
+    images = sorted(p for p in folder.glob("*_img.*") if p.suffix.lower() in (".png", ".tif", ".tiff"))
+    return [(p, p.with_name(p.stem.removesuffix("_img") + "_lbl.tif")) for p in images]
+
+
+def read_pair(image_path: Path, label_path: Path) -> tuple[Array, Array] | None:
+    """Read one pair; None, with an InputWarning that says why, where nothing can be learned from it."""
+    if not label_path.is_file():
+        warnings.warn(
+            f"{image_path} has no labels at {label_path}; it is left out", InputWarning, stacklevel=2
+        )
+        return None
+    is_png = image_path.suffix.lower() == ".png"
+    image = np.asarray(imread(image_path) if is_png else tifffile.imread(image_path))
+    labels = np.asarray(tifffile.imread(label_path))
+    reason = _why_unusable(image, labels)
+    if reason:
+        warnings.warn(f"{image_path} is left out: {reason}", InputWarning, stacklevel=2)
+        return None
+    if image.ndim == labels.ndim + 1:
+        image = image[..., :3]
+    return to_uint8(image), labels.astype(np.uint16)
+
+
+def _why_unusable(image: Array, labels: Array) -> str:
+    if image.shape[: labels.ndim] != labels.shape:
+        return f"labels of shape {labels.shape} do not fit the image of shape {image.shape}"
+    if labels.ndim not in (2, 3):
+        return f"labels must be a plane or a ZYX volume, got shape {labels.shape}"
+    if not labels.any():
+        return "its labels are empty"
+    if labels.max() > MAX_LABEL:
+        return f"label {labels.max()} is above {MAX_LABEL}; relabel it"
+    return ""
+
+
+def _held_out(count: int, share: float, seed: int) -> set[int]:
+    """Indices of the validation images: at least one as soon as there are five."""
+    wanted = max(round(count * share), 1 if count >= 5 and share > 0 else 0)
+    order = np.random.default_rng(seed).permutation(count)
+    return set(order[:wanted].tolist())
+
+
+def _set_planes(folder: Path, share: float, seed: int) -> Iterator[LabelledPlane]:
+    pairs = find_pairs(folder)
+    held_out = _held_out(len(pairs), share, seed)
+    for i, (image_path, label_path) in enumerate(pairs):
+        pair = read_pair(image_path, label_path)
+        if pair is not None and pair[1].ndim == 2:
+            yield LabelledPlane(folder.name, pair[0], pair[1], held_out=i in held_out)
+
+
+def _is_isotropic(shape: tuple[int, ...]) -> bool:
+    """Whether planes along all three axes are worth learning from (thin stacks are not)."""
+    return min(shape) >= 0.5 * max(shape)
+
+
+def _volume_planes(
+    image: Array, labels: Array, name: str, first_volume: int, share: float
+) -> list[LabelledPlane]:
+    """Planes of a volume; a block at the end of every axis is held out, after a gap."""
+    planes = []
+    for axis in range(3 if _is_isotropic(labels.shape) else 1):
+        count = labels.shape[axis]
+        kept_out = round(count * share) if count >= 20 else int(share > 0 and count > 3)
+        gap = kept_out if count >= 20 else 0
+        for i in range(count):
+            if count - kept_out - gap <= i < count - kept_out:
+                continue
+            plane = (
+                np.ascontiguousarray(np.take(image, i, axis)),
+                np.ascontiguousarray(np.take(labels, i, axis)),
+            )
+            if plane[1].any():
+                planes.append(LabelledPlane(name, *plane, first_volume + axis, i, i >= count - kept_out))
+    return planes
+
+
+def read_folder(folder: Path, validation: float = 0.06, seed: int = 0) -> list[LabelledPlane]:
+    """Read every set and volume of a folder.
+
+    Raises
+    ------
+    TrainingError
+        There is no labelled image in it.
+    """
+    planes: list[LabelledPlane] = []
+    for sub in sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []:
+        if sub.name != "volumes":
+            planes.extend(_set_planes(sub, validation, seed))
+            continue
+        for number, pair_paths in enumerate(find_pairs(sub)):
+            pair = read_pair(*pair_paths)
+            if pair is not None and pair[1].ndim == 3:
+                name = pair_paths[0].stem.removesuffix("_img")
+                planes.extend(_volume_planes(*pair, name, 3 * number, validation))
+    if folder.is_dir() and not planes:
+        planes.extend(_set_planes(folder, validation, seed))
+    if not any(not plane.held_out for plane in planes):
+        raise TrainingError(f"{folder} holds no NAME_img.png|tif with NAME_lbl.tif that can be learned from")
+    return planes
+
+
+def write_packed(planes: list[LabelledPlane], path: Path) -> None:
+    """Write planes to one compressed .npz."""
+    arrays: dict[str, Array] = {
+        "sets": np.array([p.set_name for p in planes]),
+        "shapes": np.array([(*p.labels.shape, 3 if p.image.ndim == 3 else 1) for p in planes], np.int32),
+        "places": np.array([(p.volume, p.index, p.held_out) for p in planes], np.int32),
+        "images": np.concatenate([p.image.ravel() for p in planes]),
+        "labels": np.concatenate([p.labels.ravel() for p in planes]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def read_packed(path: Path) -> list[LabelledPlane]:
+    """Read what `write_packed` wrote."""
+    if not path.is_file():
+        raise TrainingError(f"there is no packed data at {path}; pack a folder first")
+    with np.load(path) as file:
+        images, labels = file["images"], file["labels"]
+        rows = list(zip(file["sets"], file["shapes"].tolist(), file["places"].tolist(), strict=True))
+    planes, at, label_at = [], 0, 0
+    for name, (height, width, channels), (volume, index, held_out) in rows:
+        area = height * width
+        shape = (height, width, 3) if channels == 3 else (height, width)
+        image = images[at : at + area * channels].reshape(shape)
+        label = labels[label_at : label_at + area].reshape(height, width)
+        planes.append(LabelledPlane(str(name), image, label, volume, index, bool(held_out)))
+        at, label_at = at + area * channels, label_at + area
+    return planes

@@ -1,0 +1,43 @@
+"""From a folder of labelled images to a training run, for the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from napari_sam.inference.device import keep_heap
+from napari_sam.training.config import TrainConfig
+from napari_sam.training.packed import LabelledPlane, read_folder, read_packed, write_packed
+from napari_sam.training.synthetic import generate_planes
+from napari_sam.training.trainer import TrainEvent
+
+SYNTHETIC_SEED = 7
+
+
+def prepare_machine(config: TrainConfig) -> None:
+    """Threads, and a heap that keeps what it has (page faults would cost as much as the arithmetic)."""
+    keep_heap()
+    torch.set_num_threads(config.threads)
+
+
+def prepare_data(folder: Path, out_dir: Path, synthetic: int, config: TrainConfig) -> list[LabelledPlane]:
+    """Labelled and generated planes; both are packed in `out_dir` the first time, and only read later.
+
+    Raises
+    ------
+    TrainingError
+        There is nothing in `folder` to learn from.
+    """
+    real, generated = out_dir / "packed.npz", out_dir / f"synthetic-{synthetic}.npz"
+    if not real.is_file():
+        write_packed(read_folder(folder, config.validation, config.seed), real)
+    if synthetic and not generated.is_file():
+        write_packed(generate_planes(synthetic, SYNTHETIC_SEED), generated)
+    return read_packed(real) + (read_packed(generated) if synthetic else [])
+
+
+def describe(event: TrainEvent) -> str:
+    """One line for people."""
+    values = " ".join(f"{name} {value:.3f}" for name, value in event.values.items())
+    return f"{event.kind} {event.step} {event.fraction:.1%} {event.seconds:.0f}s {values}"

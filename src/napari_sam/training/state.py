@@ -1,0 +1,120 @@
+"""What a training run carries from step to step, and how it is written to disk and read back."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from napari_sam.errors import TrainingError
+from napari_sam.model.configs import CONFIGS
+from napari_sam.model.sam import Sam, build_sam
+from napari_sam.training.config import TrainConfig
+from napari_sam.training.dense import DenseHead
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Networks, optimiser and counters of a run.
+
+    Parameters
+    ----------
+    sam, average : Sam
+        The model that learns, and its exponential moving average, which is the one that is used.
+    head : DenseHead
+        Auxiliary, never shipped.
+    optimizer : torch.optim.Optimizer
+    step : int
+        Steps done.
+    elapsed : float
+        Seconds of training, over all resumptions.
+    interactive_since : int
+        Step at which the mask decoder began to learn, -1 before.
+    best : float
+        Best validation figure so far.
+    """
+
+    sam: Sam
+    average: Sam
+    head: DenseHead
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    elapsed: float = 0.0
+    interactive_since: int = -1
+    best: float = 0.0
+
+
+def new_state(config: TrainConfig) -> TrainState:
+    """Fresh networks, drawn from the seed."""
+    if config.model not in CONFIGS:
+        raise TrainingError(f"there is no architecture {config.model!r}; known are {sorted(CONFIGS)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        sam = build_sam(CONFIGS[config.model])
+        head = DenseHead(CONFIGS[config.model].prompt_dim)
+    sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = copy.deepcopy(sam).requires_grad_(False).eval()
+    return TrainState(sam, average, head, make_optimizer(sam, head, config))
+
+
+def make_optimizer(sam: Sam, head: DenseHead, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices only, the decoder in a group of its own for its later warm-up."""
+    groups: list[dict[str, Any]] = []
+    for part, modules in (
+        ("encoder", (sam.image_encoder, head)),
+        ("decoder", (sam.prompt_encoder, sam.mask_decoder)),
+    ):
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        for decay, keep in ((config.weight_decay, True), (0.0, False)):
+            members = [p for p in parameters if (p.ndim > 1) == keep]
+            groups.append({"params": members, "weight_decay": decay, "part": part})
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the average towards the model, faster at the start; statistics of normalisation likewise."""
+    keep = min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
+
+
+def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
+    """Write everything needed to go on, in one step (a failed write leaves the old file)."""
+    content = {
+        "sam": state.sam.state_dict(),
+        "average": state.average.state_dict(),
+        "head": state.head.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "counters": [state.step, state.elapsed, state.interactive_since, state.best],
+        "config": config.to_json(),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        torch.save(content, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_state(path: Path, config: TrainConfig) -> TrainState:
+    """Read what `save_state` wrote."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = new_state(config)
+        for part in ("sam", "average", "head"):
+            getattr(state, part).load_state_dict(content[part])
+        state.optimizer.load_state_dict(content["optimizer"])
+    except (RuntimeError, KeyError, ValueError, OSError, EOFError) as error:
+        raise TrainingError(f"{path} cannot be continued from: {error}; start in another folder") from error
+    step, state.elapsed, since, state.best = content["counters"]
+    state.step, state.interactive_since = int(step), int(since)
+    return state

@@ -1,0 +1,104 @@
+"""One training step as functions: images and masks to a loss with all its decoder rounds."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from napari_sam.model.sam import Sam
+from napari_sam.training.clicks import Prompts, correct, feed_back, first_prompts
+from napari_sam.training.config import TrainConfig
+from napari_sam.training.dense import DenseHead, dense_loss
+from napari_sam.training.examples import Batch
+from napari_sam.training.losses import round_loss
+
+Window = tuple[int, int, int, int]
+
+
+def between(ends: tuple[float, float], fraction: float) -> float:
+    """A weight that goes from one value to another over the run."""
+    return ends[0] + (ends[1] - ends[0]) * min(fraction, 1.0)
+
+
+def normalised(images: Tensor, sam: Sam) -> Tensor:
+    """(B, 3, S, S) uint8 to what the image encoder takes."""
+    mean = torch.tensor(sam.config.pixel_mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(sam.config.pixel_std, device=images.device).view(1, 3, 1, 1)
+    return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def random_window(sam: Sam, cells: int, generator: torch.Generator) -> Window:
+    """Where in the model's full input a crop of `cells` cells lies."""
+    free = max(sam.config.grid - cells, 0)
+    row, col = torch.randint(free + 1, (2,), generator=generator).tolist()
+    return row, col, cells, cells
+
+
+def dense_step(sam: Sam, head: DenseHead, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Embedding and the loss of the auxiliary head."""
+    embedding = sam.encode(normalised(torch.from_numpy(batch.images), sam))
+    targets = torch.from_numpy(batch.dense).float()
+    return embedding, dense_loss(head(embedding), targets, torch.from_numpy(batch.inside).float())
+
+
+def decode(sam: Sam, embedding: Tensor, prompts: Prompts, window: Window) -> tuple[Tensor, Tensor]:
+    """All outputs for N prompts of which only some have a mask; embedding is (N, C, h, w)."""
+    shift = torch.tensor([window[1], window[0]]) * sam.config.stride
+    sparse = sam.prompt_encoder.embed_points(prompts.points + shift, prompts.labels)
+    dense = sam.prompt_encoder.no_mask(len(sparse), window)
+    with_mask = prompts.has_mask.nonzero()[:, 0]
+    if len(with_mask) == len(sparse):
+        dense = sam.prompt_encoder.embed_masks(prompts.masks[:, None])
+    elif len(with_mask):
+        dense = dense.clone().index_copy(
+            0, with_mask, sam.prompt_encoder.embed_masks(prompts.masks[with_mask, None])
+        )
+    else:
+        dense = dense.clone()
+    return sam.mask_decoder.predict_masks(embedding, sam.prompt_encoder.dense_pe(window), sparse, dense)
+
+
+def default_answers(outputs: tuple[Tensor, Tensor], ambiguous: Tensor) -> Tensor:
+    """(N,) which output a user would get: by predicted IoU for one point, else output 0."""
+    best = 1 + outputs[1][:, 1:].argmax(1)
+    return torch.where(ambiguous, best, 0)
+
+
+def interactive_step(
+    sam: Sam,
+    embedding: Tensor,
+    batch: Batch,
+    config: TrainConfig,
+    generator: torch.Generator,
+    fraction: float = 1.0,
+) -> tuple[Tensor, tuple[float, ...]]:
+    """Loss of all rounds of simulated interaction, averaged, and the mean IoU of each round."""
+    balanced = between(config.balanced_weight, fraction)
+    count = batch.masks.shape[1]
+    truth = torch.from_numpy(batch.masks).flatten(0, 1).float() / 255
+    masks, rough = truth > 0.5, torch.from_numpy(batch.rough).flatten(0, 1)
+    inside = torch.from_numpy(batch.inside).repeat_interleave(count, 0).float()
+    window = random_window(sam, embedding.shape[-1], generator)
+    embedding = embedding.repeat_interleave(count, 0)
+    prompts = first_prompts(masks, rough, config, generator)
+    rounds = config.rounds[int(torch.randint(len(config.rounds), (1,), generator=generator))]
+    total, ious = embedding.new_zeros(()), []
+    for number in range(rounds):
+        outputs = decode(sam, embedding, prompts, window)
+        loss, iou = round_loss(outputs, truth, inside, prompts.ambiguous, config, balanced)
+        chosen = default_answers(outputs, prompts.ambiguous)
+        rows = torch.arange(len(chosen))
+        total = total + loss
+        ious.append(float(iou[rows, chosen].mean()))
+        if number + 1 < rounds:
+            prompts = _next(prompts, masks, outputs[0][rows, chosen].detach(), config, generator)
+    return total / rounds, tuple(ious)
+
+
+def _next(
+    prompts: Prompts, masks: Tensor, answers: Tensor, config: TrainConfig, generator: torch.Generator
+) -> Prompts:
+    if float(torch.rand((), generator=generator)) < config.mask_only_share:
+        return feed_back(prompts, answers)
+    deep = torch.rand(len(masks), generator=generator) < config.deepest_share
+    return correct(prompts, masks, answers, deep, generator)

@@ -1,0 +1,243 @@
+"""The training run: a generator of small events, resumable, that ends annealed within its budget.
+
+>>> for event in train(load_recipe(), planes, Path("runs/default")):
+...     show(event)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from napari_sam.errors import TrainingError
+from napari_sam.model.checkpoints import save_safetensors
+from napari_sam.training.config import TrainConfig
+from napari_sam.training.crops import CropSampler
+from napari_sam.training.examples import Batch, make_batch
+from napari_sam.training.packed import LabelledPlane
+from napari_sam.training.state import TrainState, load_state, new_state, save_state, update_average
+from napari_sam.training.steps import between, dense_step, interactive_step
+from napari_sam.training.validate import validate, validation_crops
+
+DECODER_WARM_UP = 100
+"""Steps over which the mask decoder's learning rate rises once it joins."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainEvent:
+    """Progress of a run.
+
+    Parameters
+    ----------
+    kind : str
+        "step", "validation", "checkpoint" or "end".
+    step : int
+    fraction : float
+        Share of the budget that is used up.
+    seconds : float
+        Training time so far, over all resumptions.
+    values : dict of str to float
+        Losses, IoU by round, or validation figures.
+    """
+
+    kind: str
+    step: int
+    fraction: float
+    seconds: float
+    values: dict[str, float]
+
+
+def train(config: TrainConfig, planes: list[LabelledPlane], out_dir: Path) -> Iterator[TrainEvent]:
+    """Train, or go on where `out_dir` stopped.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        All settings.
+    planes : list of LabelledPlane
+        Training and held out planes.
+    out_dir : Path
+        Gets `state.pt`, `log.jsonl`, `best.safetensors` and `last.safetensors`.
+
+    Yields
+    ------
+    TrainEvent
+        Closing the generator stops the run; it continues from its last checkpoint.
+
+    Raises
+    ------
+    TrainingError
+        Nothing to learn from, or a state that does not fit.
+    """
+    if not any(not plane.held_out for plane in planes):
+        raise TrainingError("there is no plane to train on; all are held out or there are none")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / "config.json").write_text(config.to_json())
+    run = _Run(config, planes, out_dir)
+    with open(out_dir / "log.jsonl", "a") as log:
+        for event in run.events():
+            log.write(json.dumps(asdict(event)) + "\n")
+            log.flush()
+            yield event
+
+
+class _Run:
+    """One process's part of a run."""
+
+    def __init__(self, config: TrainConfig, planes: list[LabelledPlane], out_dir: Path) -> None:
+        self.config, self.out_dir = config, out_dir
+        self.batches = _Batches(CropSampler([p for p in planes if not p.held_out], config), config)
+        self.crops = validation_crops(planes, config)
+        path = out_dir / "state.pt"
+        self.state: TrainState = load_state(path, config) if path.is_file() else new_state(config)
+        self._saved = self._validated = self.state.elapsed
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget used up: by steps where they are limited, else by time."""
+        if self.config.max_steps:
+            return self.state.step / self.config.max_steps
+        return self.state.elapsed / (self.config.hours * 3600)
+
+    def events(self) -> Iterator[TrainEvent]:
+        """The whole run."""
+        try:
+            while self.fraction < 1:
+                yield from self._one_step()
+            yield from self._validate()
+            self._save()
+            yield self._event("end", {})
+        finally:
+            self.batches.close()
+
+    def _one_step(self) -> Iterator[TrainEvent]:
+        started = time.monotonic()
+        values = self._learn()
+        self.state.step += 1
+        self.state.elapsed += time.monotonic() - started
+        if self.state.step % self.config.log_every == 0:
+            yield self._event("step", values)
+        if self._due(self._validated, self.config.validate_minutes):
+            self._validated = self.state.elapsed
+            yield from self._validate()
+        if self._due(self._saved, self.config.checkpoint_minutes):
+            self._save()
+            yield self._event("checkpoint", {})
+
+    def _due(self, since: float, minutes: float) -> bool:
+        return self.state.elapsed - since >= minutes * 60
+
+    def _learn(self) -> dict[str, float]:
+        state, config, fraction = self.state, self.config, self.fraction
+        size, images = config.stage(fraction)
+        batch = self.batches.take(state.step, size, images)
+        interactive = fraction >= config.warm_start
+        if interactive and state.interactive_since < 0:
+            state.interactive_since = state.step
+        rate = self._set_rates(fraction)
+        state.sam.train()
+        embedding, dense = dense_step(state.sam, state.head, batch)
+        values = {"dense": float(dense.detach()), "rate": rate}
+        loss = between(config.dense_weight, fraction) * dense
+        if interactive:
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+            masks, ious = interactive_step(state.sam, embedding, batch, config, generator, fraction)
+            values |= {"masks": float(masks.detach())} | {f"iou{i}": iou for i, iou in enumerate(ious)}
+            loss = loss + masks
+        state.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        values["norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm))
+        state.optimizer.step()
+        update_average(state.average, state.sam, config.ema, state.step)
+        return values
+
+    def _set_rates(self, fraction: float) -> float:
+        rate = self.config.learning_rate * learning_rate_share(fraction, self.config)
+        since = self.state.interactive_since
+        joined = min(1.0, (self.state.step - since + 1) / DECODER_WARM_UP) if since >= 0 else 0.0
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate * (joined if group["part"] == "decoder" else 1.0)
+        return rate
+
+    def _validate(self) -> Iterator[TrainEvent]:
+        if not self.crops or self.state.interactive_since < 0:
+            return
+        values = validate(self.state.average, self.crops, self.config)
+        figure = (values["click1"] + values["click3"] + values["click5"] + values["box"]) / 4
+        if figure > self.state.best:
+            self.state.best = figure
+            self._export("best", values)
+        yield self._event("validation", values | {"figure": figure})
+
+    def _save(self) -> None:
+        self._saved = self.state.elapsed
+        save_state(self.state, self.config, self.out_dir / "state.pt")
+        self._export("last", {})
+
+    def _export(self, name: str, values: dict[str, float]) -> None:
+        facts = {"steps": str(self.state.step), "hours": f"{self.state.elapsed / 3600:.2f}"}
+        facts |= {f"validation {key}": f"{value:.4f}" for key, value in values.items() if "/" not in key}
+        save_safetensors(self.state.average, self.out_dir / f"{name}.safetensors", metadata=facts)
+
+    def _event(self, kind: str, values: dict[str, float]) -> TrainEvent:
+        return TrainEvent(kind, self.state.step, self.fraction, self.state.elapsed, values)
+
+
+def learning_rate_share(fraction: float, config: TrainConfig) -> float:
+    """Linear rise, then half a cosine down to `final_rate`."""
+    if fraction < config.warm_up:
+        return max(fraction / config.warm_up, 0.01)
+    done = min((fraction - config.warm_up) / max(1 - config.warm_up, 1e-6), 1.0)
+    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+_worker_sampler: CropSampler | None = None
+
+
+def _start_worker(sampler: CropSampler) -> None:
+    global _worker_sampler
+    torch.set_num_threads(1)
+    _worker_sampler = sampler
+
+
+def _work(config: TrainConfig, step: int, size: int, images: int) -> Batch:
+    assert _worker_sampler is not None
+    return make_batch(_worker_sampler, config, step, size, images)
+
+
+class _Batches:
+    """Batches by step; prepared ahead in one process where `workers` says so."""
+
+    def __init__(self, sampler: CropSampler, config: TrainConfig) -> None:
+        self.sampler, self.config = sampler, config
+        self.ready: dict[tuple[int, int, int], Future[Batch]] = {}
+        self.pool: ProcessPoolExecutor | None = None
+        if config.workers:
+            context = get_context("fork")  # the planes are shared, not copied
+            self.pool = ProcessPoolExecutor(config.workers, context, _start_worker, (sampler,))
+
+    def take(self, step: int, size: int, images: int) -> Batch:
+        """The batch of a step; asks for the next ones meanwhile."""
+        if self.pool is None:
+            return make_batch(self.sampler, self.config, step, size, images)
+        for ahead in range(step, step + 1 + 2 * self.config.workers):
+            key = (ahead, size, images)
+            if key not in self.ready:
+                self.ready[key] = self.pool.submit(_work, self.config, *key)
+        batch = self.ready[(step, size, images)].result()
+        self.ready = {key: value for key, value in self.ready.items() if key[0] > step}
+        return batch
+
+    def close(self) -> None:
+        """End the process."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
