@@ -9,6 +9,7 @@ import tifffile
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import AxesError, VolumeError
+from napari_sam.io.readers import tiff
 from napari_sam.io.volume import open_volume
 
 ARRAY = np.arange(2 * 3 * 4 * 16 * 32, dtype="u2").reshape(2, 3, 4, 16, 32)
@@ -179,3 +180,16 @@ def test_files_are_closed(tmp_path, recwarn):
     after = set(os.listdir("/proc/self/fd")) if before else set()
     assert len(after) <= len(before)
     assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "expected"),
+    [
+        ({"VoxelSizeX": 2e-7, "VoxelSizeY": 2e-7, "VoxelSizeZ": 1e-6}, (1.0, 0.2, 0.2)),
+        ({"VoxelSizeX": 2e-7, "VoxelSizeY": 2e-7, "VoxelSizeZ": 0.0}, (1.0, 0.2, 0.2)),
+        ({}, None),
+    ],
+)
+def test_voxel_size_of_lsm_is_in_meters(metadata, expected):
+    known = tiff._lsm_geometry(metadata)
+    assert known.get("spacing_zyx") == (pytest.approx(expected) if expected else None)

@@ -1,11 +1,14 @@
 """A volume gives the planes that numpy would, whatever the order of the axes."""
 
+import doctest
 import itertools
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import AxesError, InputWarning, VolumeError
+from napari_sam.io import volume as volume_module
 from napari_sam.io.volume import open_volume
 
 SIZES = {"T": 2, "Z": 3, "Y": 4, "X": 5, "C": 2}
@@ -225,3 +229,21 @@ def test_an_implausible_voxel_size_is_forgotten(tmp_path):
     with pytest.warns(InputWarning, match="voxel size"):
         volume = open_volume(tmp_path / "a.zarr")
     assert (volume.spacing_zyx, volume.unit) == ((1.0, 1.0, 1.0), "")
+
+
+@pytest.mark.parametrize("name", ["a.zarr", "a.tif"])
+def test_several_threads_may_read(tmp_path, name):
+    array = np.random.default_rng(0).integers(0, 999, (60, 64, 64)).astype("u2")
+    if name == "a.zarr":
+        zarr.create_array(tmp_path / name, data=array, chunks=(1, 32, 32))
+    else:
+        tifffile.imwrite(tmp_path / name, array, compression="zlib", photometric="minisblack")
+    with open_volume(tmp_path / name) as volume, ThreadPoolExecutor(4) as pool:
+        planes = list(pool.map(lambda z: volume.read_plane(PlaneRef(0, z)), range(60)))
+    assert np.array_equal(np.array(planes), array)
+
+
+def test_the_example_of_the_module_is_true():
+    result = doctest.testmod(volume_module)
+    assert result.attempted > 3
+    assert not result.failed
