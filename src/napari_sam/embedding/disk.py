@@ -78,7 +78,10 @@ class ZarrStore:
         folder = self._folder(key)
         if not folder.is_dir():
             raise EmbeddingNotFoundError(f"no embedding {key.hex} in {self.path}; encode the plane again")
-        array = _read_record(folder)
+        try:
+            array = _read_record(folder)
+        except EmbeddingCorruptError:  # perhaps it was replaced between metadata and pixels: look again
+            array = _read_record(folder)
         _touch(folder)
         return array
 
@@ -125,16 +128,29 @@ class ZarrStore:
 
     def _write(self, key: EmbeddingKey, array: FloatArray) -> None:
         folder = self._folder(key)
+        if _is_intact(folder):
+            _touch(folder)
+            return
         self._make_groups(folder.parent)
         temporary = self.path / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
             _write_record(temporary, key, array)
             size = record_bytes(temporary)
-            self._remove(folder)
-            _move(temporary, folder)
+            self._place(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         self._account(size)
+
+    def _place(self, temporary: Path, folder: Path) -> None:
+        """Rename into place; what another writer has put there meanwhile stays, if it is whole."""
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            if not _is_intact(folder):
+                self._remove(folder)
+                temporary.rename(folder)
 
     def _make_groups(self, inner: Path) -> None:
         for group in (self.path, inner):
@@ -232,6 +248,15 @@ def _read_record(folder: Path) -> FloatArray:
     return frozen_array(values)
 
 
+def _is_intact(folder: Path) -> bool:
+    """Whether the same record is there already: then it stays, and nobody who reads it is disturbed."""
+    try:
+        _read_record(folder)
+    except (EmbeddingNotFoundError, EmbeddingCorruptError):
+        return False
+    return True
+
+
 def _not_readable(folder: Path, error: Exception) -> Exception:
     if not folder.is_dir():
         return EmbeddingNotFoundError(f"the embedding in {folder} was removed while it was read")
@@ -248,15 +273,6 @@ def _half(array: FloatArray) -> FloatArray:
 
 def _checksum(values: FloatArray) -> str:
     return str(xxhash.xxh3_64_hexdigest(np.ascontiguousarray(values).data))
-
-
-def _move(temporary: Path, folder: Path) -> None:
-    """Rename into place; another process that was first has stored the same thing."""
-    try:
-        temporary.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -27,7 +27,7 @@ AGREEMENT = 0.5
 """Least IoU in the overlap between the mask so far and the answer of the next tile."""
 
 _BEYOND = ndimage.generate_binary_structure(2, 1)
-_BAND = 3
+_BAND = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,12 +81,16 @@ class Grid:
         return region_of(logits, (0, 0, rows * self.cell, cols * self.cell), self.plane_shape)
 
     def window(self, box: BoxYXYX) -> tuple[slice, slice]:
-        """Cells whose centres lie in a tile."""
-        low = [int(np.ceil(v / self.cell - 0.5)) for v in box]
-        rows, cols = self.shape
-        return slice(low[0], min(rows, max(low[2], low[0] + 1))), slice(
-            low[1], min(cols, max(low[3], low[1] + 1))
+        """Cells whose centres lie in a tile; at the end of the plane the last one as well."""
+        rows, cols = (
+            slice(self._cell(start, side), self._cell(stop, side))
+            for start, stop, side in zip(box[:2], box[2:], self.plane_shape)
         )
+        return rows, cols
+
+    def _cell(self, pixel: int, side: int) -> int:
+        """First cell whose centre is not before the edge at `pixel`."""
+        return -(-side // self.cell) if pixel >= side else int(np.ceil(pixel / self.cell - 0.5))
 
     def place(self, answer: TileLogits) -> tuple[tuple[slice, slice], FloatArray]:
         """The window of a tile and its logits resampled to the cells there."""

@@ -86,12 +86,12 @@ def _mask_corners(mask: BoolArray) -> FloatArray:
 
 
 def best_tile(boxes: Sequence[BoxYXYX], around: FloatArray) -> int:
-    """Index of the tile that holds most of a box, and among equals the one it lies most centrally in.
+    """Index of the tile that holds most of a box, and among equals holds it farthest from its inner borders.
 
     Parameters
     ----------
     boxes : sequence of (y0, x0, y1, x1)
-        Tiles.
+        Tiles; their hull is taken for the plane, whose borders are no inner ones.
     around : (4,) array
         y0, x0, y1, x1 in plane pixels; may be a single point.
     """
@@ -99,8 +99,11 @@ def best_tile(boxes: Sequence[BoxYXYX], around: FloatArray) -> int:
     low, high = around[:2] - 0.5, around[2:] + 0.5
     shared = np.minimum(tiles[:, 2:], high) - np.maximum(tiles[:, :2], low)
     held = np.prod(np.clip(shared, 0, None), axis=1)
-    off_centre = np.abs((tiles[:, :2] + tiles[:, 2:]) / 2 - (low + high) / 2).max(axis=1)
-    return int(np.lexsort((off_centre, -np.round(held, 6)))[0])
+    before = np.where(tiles[:, :2] > tiles[:, :2].min(0), low - tiles[:, :2], np.inf)
+    after = np.where(tiles[:, 2:] < tiles[:, 2:].max(0), tiles[:, 2:] - high, np.inf)
+    margin = np.minimum(before, after).min(axis=1)
+    off_centre = np.abs((tiles[:, :2] + tiles[:, 2:]) / 2 - (low + high) / 2).sum(axis=1)
+    return int(np.lexsort((off_centre, -margin, -np.round(held, 6)))[0])
 
 
 def tile_for(prompts: PromptSet, boxes: Sequence[BoxYXYX], plane_shape: Shape2D) -> BoxYXYX:

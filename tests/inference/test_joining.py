@@ -1,0 +1,126 @@
+"""One mask over several tiles, with the network replaced by a threshold."""
+
+import numpy as np
+import pytest
+
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.prompts import PromptSet
+from napari_sam.inference.decoding import answer_plane
+from napari_sam.inference.joining import open_ends
+from napari_sam.inference.predict import predict_plane
+from napari_sam.inference.tiles import plan_tiles, tiles_for
+from napari_sam.testing.fakes import ArrayVolume
+
+SHAPE = (150, 160)
+
+
+def disc(cy, cx, radius, shape=SHAPE):
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    return (y - cy) ** 2 + (x - cx) ** 2 <= radius**2
+
+
+def iou(a, b):
+    return np.count_nonzero(a & b) / np.count_nonzero(a | b)
+
+
+def test_an_object_over_four_tiles_gives_one_mask(threshold_net):
+    boxes = plan_tiles(SHAPE, 64)
+    truth = disc(56, 56, 20)
+    image = truth | disc(120, 120, 10)
+    assert sum(bool(truth[y0:y1, x0:x1].any()) for y0, x0, y1, x1 in boxes) >= 4
+    (answer,) = answer_plane(threshold_net, threshold_net.embed(image), [PromptSet([(44, 44)])])
+    assert iou(answer.mask, truth) > 0.9
+    assert not answer.mask[110:130, 110:130].any()
+    assert len(answer.candidates) == 3
+
+
+def test_no_seam_where_tiles_meet(threshold_net):
+    truth = np.zeros(SHAPE, bool)
+    truth[70:90, 4:156] = True
+    (answer,) = answer_plane(threshold_net, threshold_net.embed(truth), [PromptSet([(80, 20)])])
+    rows = answer.mask[80, 6:154]
+    assert rows.all()
+    edges = np.diff(answer.mask[:, 10:150].astype(int), axis=0).nonzero()[0].reshape(2, -1)
+    assert np.ptp(edges, axis=1).max() <= 1
+
+
+def test_another_object_beyond_the_border_is_left_alone(threshold_net):
+    boxes = plan_tiles(SHAPE, 64)
+    border = boxes[0][3]
+    truth = disc(30, border - 16, 12)
+    image = truth | disc(30, border + 14, 10)
+    (answer,) = answer_plane(threshold_net, threshold_net.embed(image), [PromptSet([(30, border - 20)])])
+    assert iou(answer.mask, truth) > 0.85
+    assert not answer.mask[:, border + 5 :].any()
+
+
+def test_a_box_larger_than_a_tile_uses_the_overview(threshold_net):
+    truth = disc(75, 80, 60)
+    (answer,) = answer_plane(
+        threshold_net, threshold_net.embed(truth), [PromptSet(box_yxyx=(14, 19, 136, 141))]
+    )
+    assert iou(answer.mask, truth) > 0.9
+    assert threshold_net.calls == [1]
+
+
+def test_joined_logits_go_back_in(threshold_net):
+    truth = disc(56, 56, 20)
+    embedding = threshold_net.embed(truth)
+    (first,) = answer_plane(threshold_net, embedding, [PromptSet([(44, 44)])])
+    assert first.low_res_logits.shape == (38, 40)
+    (again,) = answer_plane(threshold_net, embedding, [PromptSet(low_res_logits=first.low_res_logits)])
+    assert iou(again.mask, truth) > 0.9
+
+
+def test_an_object_up_to_the_overlap_is_found_whole_in_its_tile(threshold_net):
+    rng = np.random.default_rng(0)
+    boxes = plan_tiles(SHAPE, 64)
+    for _ in range(20):
+        cy, cx = rng.integers(8, 140, 2)
+        truth = disc(cy, cx, 6)
+        needed = tiles_for([PromptSet([(cy, cx)])], boxes, SHAPE)
+        embedding = threshold_net.embed(truth, needed)
+        (answer,) = answer_plane(threshold_net, embedding, [PromptSet([(cy, cx)])])
+        assert iou(answer.mask, truth) > 0.6
+        assert len(open_ends(answer.region, needed)) == 0
+
+
+class TileByTile:
+    """A plane encoder that embeds for the threshold network and counts tiles."""
+
+    def __init__(self, net, image):
+        self.net, self.image, self.volume = net, image, ArrayVolume(image[None])
+        self.predictor = self
+        self.encoded = set()
+
+    def embedding(self, plane, prompts=None):
+        boxes = plan_tiles(self.image.shape, 64)
+        needed = boxes if prompts is None else tiles_for(prompts, boxes, self.image.shape)
+        self.encoded |= set(needed)
+        return self.net.embed(self.image, needed)
+
+    def predict_many(self, embedding, prompts):
+        return answer_plane(self.net, embedding, prompts)
+
+
+def test_only_tiles_that_the_object_reaches_are_encoded(threshold_net):
+    truth = disc(56, 56, 20)
+    encoder = TileByTile(threshold_net, truth)
+    (answer,) = predict_plane(encoder, PlaneRef(0, 0), [PromptSet([(44, 44)])])
+    assert iou(answer.mask, truth) > 0.9
+    assert 4 <= len(encoder.encoded) < len(plan_tiles(SHAPE, 64))
+    small = TileByTile(threshold_net, disc(20, 20, 8))
+    predict_plane(small, PlaneRef(0, 0), [PromptSet([(20, 20)])])
+    assert len(small.encoded) == 1
+    assert predict_plane(small, PlaneRef(0, 0), []) == []
+
+
+def test_the_whole_plane_bright_ends(threshold_net):
+    everything = np.ones(SHAPE, bool)
+    (answer,) = answer_plane(threshold_net, threshold_net.embed(everything), [PromptSet([(75, 80)])])
+    assert answer.mask.all()
+
+
+@pytest.mark.parametrize("mask", [np.zeros(SHAPE, bool), disc(20, 20, 5)])
+def test_closed_masks_have_no_open_ends(mask):
+    assert len(open_ends(Region.from_mask(mask), [(0, 0, 64, 64)])) == 0
