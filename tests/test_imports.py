@@ -15,7 +15,9 @@ def modules_after(statement: str) -> set[str]:
     return set(result.stdout.split())
 
 
-@pytest.mark.parametrize("statement", ["import napari_sam", "import napari_sam.core.protocols, napari_sam.errors"])
+@pytest.mark.parametrize(
+    "statement", ["import napari_sam", "import napari_sam.core.protocols, napari_sam.errors"]
+)
 def test_importing_the_package_loads_nothing_heavy(statement: str) -> None:
     assert not modules_after(statement) & set(HEAVY)
 
@@ -25,6 +27,8 @@ def test_rooms_without_torch_do_not_load_it(room: str) -> None:
     assert "torch" not in modules_after(f"import napari_sam.{room}")
 
 
-@pytest.mark.parametrize("room", ["inference.predictor", "propagation.api", "session", "cli", "training", "io.save"])
+@pytest.mark.parametrize(
+    "room", ["inference.predictor", "propagation.api", "session", "cli", "training", "io.save"]
+)
 def test_rooms_below_the_plugin_load_neither_napari_nor_qt(room: str) -> None:
     assert not modules_after(f"import napari_sam.{room}") & {"napari", "qtpy", "PyQt6", "superqt", "magicgui"}
