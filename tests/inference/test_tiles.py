@@ -1,5 +1,7 @@
 """The plan of tiles, and which tile prompts go to."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,7 +27,7 @@ def test_tiles_cover_the_plane_and_overlap_by_a_quarter(height, width, size):
         assert all(b[2] - b[0] == min(size, height) and b[3] - b[1] == min(size, width) for b in boxes)
         for low, high in ((0, 2), (1, 3)):
             spans = sorted({(b[low], b[high]) for b in boxes})
-            for (_, end), (start, _) in zip(spans, spans[1:]):
+            for (_, end), (start, _) in itertools.pairwise(spans):
                 assert end - start >= 0.25 * size - 1
 
 

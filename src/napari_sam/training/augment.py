@@ -13,7 +13,8 @@ Rng = np.random.Generator
 def normalise(image: Array, low: float, high: float) -> Array:
     """Stretch the given percentiles of a float image to 0..1, clipped."""
     a, b = np.percentile(image[::3, ::3], (low, high))
-    return np.clip((image - a) / max(float(b - a), 1e-3), 0, 1).astype(np.float32)
+    stretched: Array = np.clip((image - a) / max(float(b - a), 1e-3), 0, 1).astype(np.float32)
+    return stretched
 
 
 def stretch(image: Array, rng: Rng) -> Array:

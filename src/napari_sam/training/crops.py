@@ -122,7 +122,8 @@ def _plane_shares(planes: list[LabelledPlane], config: TrainConfig) -> Array:
         weights["synthetic"] = real * config.synthetic / max(1 - config.synthetic, 1e-6)
     roots = {s: sum(n**0.5 for (name, _), n in counts.items() if name == s) for s in sets}
     shares = np.array([weights[k[0]] * counts[k] ** -0.5 / roots[k[0]] for k in kinds])
-    return shares / shares.sum()
+    normalised: Array = shares / shares.sum()
+    return normalised
 
 
 def _random_object(labels: Array, rng: Rng) -> tuple[tuple[float, float], float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def load_state(path: Path, config: TrainConfig) -> TrainState:
         for part in ("sam", "average", "head"):
             getattr(state, part).load_state_dict(content[part])
         state.optimizer.load_state_dict(content["optimizer"])
-    except (RuntimeError, KeyError, ValueError, OSError, EOFError) as error:
+    except (RuntimeError, KeyError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{path} cannot be continued from: {error}; start in another folder") from error
     step, state.elapsed, since, state.best = content["counters"]
     state.step, state.interactive_since = int(step), int(since)
