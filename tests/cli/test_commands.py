@@ -153,6 +153,11 @@ def test_tally_describes_doubt_and_nothing():
     assert tally.n_planes == 1
 
 
+def test_ranges_in_words():
+    assert labelling.ranges([1, 2, 3, 7, 9, 10]) == "1-3, 7, 9-10"
+    assert labelling.ranges([4]) == "4"
+
+
 def test_export_goes_there_and_back(call, phantom, tmp_path, read_labels):
     first, second, third = (tmp_path / name for name in ("a.tif", "b.ome.zarr", "c.ome.tif"))
     tifffile.imwrite(first, phantom.labels.astype(np.uint8), metadata={"axes": "ZYX"}, imagej=True)

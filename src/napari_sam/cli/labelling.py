@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING, Any
@@ -98,8 +99,15 @@ class Tally:
         parts += [f"ended at plane {i}, {why}" for i, why in sorted(self.ends.get(object_id, ()))]
         doubtful = sorted(self.doubtful.get(object_id, ()))
         if doubtful:
-            parts.append("look at plane " + ", ".join(map(str, doubtful)))
+            parts.append("look at plane " + ranges(doubtful))
         return "; ".join(parts)
+
+
+def ranges(indices: list[int]) -> str:
+    """Sorted indices in words: [1, 2, 3, 7] is "1-3, 7"."""
+    gaps = [i for i in range(1, len(indices)) if indices[i] > indices[i - 1] + 1]
+    runs = [indices[a:b] for a, b in pairwise([0, *gaps, len(indices)])]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def fill(labels: Any, steps: Iterable[PropagationStep]) -> Tally:

@@ -1,0 +1,176 @@
+"""The command line with a real (small, untrained) network: killed, resumed, and on a cluster."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_sam.cli import jobs
+from napari_sam.cli.labelling import partial_path
+from napari_sam.embedding import ZarrStore
+from napari_sam.embedding.default import FOLDER_NAME
+from napari_sam.testing.phantoms import Look, ball_volume
+
+N_PLANES = 60
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    import torch
+
+    from napari_sam.model.checkpoints import save_safetensors
+    from napari_sam.model.configs import CONFIGS
+    from napari_sam.model.sam import build_sam
+
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_safetensors(build_sam(CONFIGS["micro_test"]), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def noisy_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("volume") / "image.zarr"
+    image = ball_volume((N_PLANES, 64, 64), radii=25.0, look=Look(noise=20)).image
+    zarr.save_array(str(path), image)
+    return path
+
+
+def write_prompts(path, plane_range):
+    """Two objects whose masks go on to both ends, whatever the network answers, as long as it answers."""
+    rough = [[10, 10], [10, 50], [50, 50], [50, 10]]
+    objects = [
+        {"id": 1, "prompts": [{"plane": 30, "polygon": rough}]},
+        {"id": 2, "prompts": [{"plane": 25, "box": [20, 20, 40, 40]}]},
+    ]
+    off = dict.fromkeys(("min_iou", "max_area_change", "min_predicted_iou"))
+    section = {"carry": ["box", "mask"], "plane_range": plane_range, **off}
+    path.write_text(json.dumps({"objects": objects, "propagation": section}))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def fresh_process_state():
+    jobs._open_encoder.cache_clear()
+    yield
+    jobs._open_encoder.cache_clear()
+
+
+def kill_when(condition, *arguments):
+    """Start ``napari-sam``, kill it as soon as `condition()` holds; it must not have ended before."""
+    code = "import torch; torch.set_num_threads(1); from napari_sam.cli import main; main()"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ.copy()
+    )
+    try:
+        deadline = time.monotonic() + 100
+        while not condition():
+            assert process.poll() is None, process.stderr.read().decode()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
+    assert process.returncode == -signal.SIGKILL
+
+
+def records(cache: Path):
+    return sorted(path.name for path in ZarrStore(cache / FOLDER_NAME).records())
+
+
+@pytest.fixture
+def count_encodes(monkeypatch):
+    """Tiles that are encoded in this process from here on."""
+    from napari_sam.inference.predictor import SamPredictor
+
+    encoded = []
+    encode = SamPredictor.encode_tiles
+
+    def counted(self, images):
+        encoded.extend(images)
+        return encode(self, images)
+
+    monkeypatch.setattr(SamPredictor, "encode_tiles", counted)
+    return encoded
+
+
+def test_embed_killed_and_resumed(call, noisy_path, model_path, tmp_path, count_encodes):
+    cache = tmp_path / "cache"
+    arguments = ("embed", noisy_path, "--model", model_path, "--cache", cache)
+    kill_when(lambda: cache.exists() and len(records(cache)) >= 5, *arguments)
+    done = len(records(cache))
+    assert 5 <= done < N_PLANES
+    code, said, err = call(*arguments)
+    assert code == 0, err
+    assert f"{N_PLANES - done} now, {done} before" in said
+    assert len(count_encodes) == N_PLANES - done
+    assert len(records(cache)) == N_PLANES
+
+
+def test_segment_killed_and_resumed(call, noisy_path, model_path, tmp_path, count_encodes, read_labels):
+    prompts_path = write_prompts(tmp_path / "prompts.json", [0, N_PLANES])
+    cache, out, whole = (tmp_path / name for name in ("cache", "out.ome.zarr", "whole.ome.zarr"))
+    shared = ("segment", noisy_path, "--model", model_path, "--prompts", prompts_path, "--propagate")
+    kill_when(
+        lambda: len(list(partial_path(out).glob("c/*"))) >= 5, *shared, "--cache", cache, "--output", out
+    )
+    done = len(records(cache))
+    assert partial_path(out).exists()
+    assert not out.exists()
+    code, _, err = call(*shared, "--cache", cache, "--output", out)
+    assert code == 0, err
+    assert done >= 3
+    assert len(count_encodes) == len(records(cache)) - done
+    assert not partial_path(out).exists()
+    jobs._open_encoder.cache_clear()
+    assert call(*shared, "--cache", tmp_path / "other", "--output", whole)[0] == 0
+    np.testing.assert_array_equal(read_labels(out), read_labels(whole))
+    assert read_labels(whole).any()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(2, processes=True, threads_per_worker=1, dashboard_address=None) as started:
+        yield started.scheduler_address
+
+
+def test_cluster_gives_what_one_process_gives(
+    call, noisy_path, model_path, tmp_path, cluster, count_encodes, read_labels
+):
+    prompts_path = write_prompts(tmp_path / "prompts.json", [22, 33])
+    here, there = tmp_path / "here", tmp_path / "there"
+    embed = ("embed", noisy_path, "--model", model_path, "--planes", "22:33")
+    assert call(*embed, "--cache", here)[0] == 0
+    n_here = len(count_encodes)
+    code, said, err = call(*embed, "--cache", there, "--scheduler", cluster)
+    assert code == 0, err
+    assert "11 now, 0 before" in said
+    assert n_here == len(count_encodes) == 11
+    assert records(here) == records(there)
+    segment = ("segment", noisy_path, "--model", model_path, "--prompts", prompts_path)
+    for extra in ((), ("--propagate",)):
+        outs = [tmp_path / f"{place}{len(extra)}.tif" for place in ("here", "there")]
+        assert call(*segment, *extra, "--cache", here, "--output", outs[0])[0] == 0
+        code, _, err = call(*segment, *extra, "--cache", there, "--output", outs[1], "--scheduler", cluster)
+        assert code == 0, err
+        np.testing.assert_array_equal(read_labels(outs[0]), read_labels(outs[1]))
+        assert read_labels(outs[0]).any()
+
+
+def test_error_on_a_worker_is_named_here(call, noisy_path, tmp_path, cluster):
+    wrong = tmp_path / "wrong.safetensors"
+    wrong.write_bytes(b"no weights")
+    code, _, err = call("embed", noisy_path, "--model", wrong, "--scheduler", cluster)
+    assert code == 1
+    assert err.splitlines()[-1].startswith("CheckpointError")
