@@ -88,8 +88,8 @@ class _Callback:
         self.report, self.total, self._done = report, 0, 0
 
     def update(self, amount: int) -> None:
-        """Count some bytes."""
-        self._done += amount
+        """Count some bytes; pooch takes every block for full."""
+        self._done = min(self._done + amount, self.total or self._done + amount)
         self.report(self._done, self.total)
 
     def reset(self) -> None:

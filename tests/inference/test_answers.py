@@ -1,0 +1,105 @@
+"""Which answer a user gets."""
+
+import numpy as np
+import pytest
+
+from napari_sam.core.planes import Region
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.results import MaskCandidate, MaskPrediction
+from napari_sam.inference.answers import choose, outputs_for, stability_score, violations
+from napari_sam.inference.predict import refine
+
+SHAPE = (20, 20)
+
+
+def candidate(rows, cols, iou=0.9):
+    mask = np.zeros(SHAPE, bool)
+    mask[rows, cols] = True
+    return MaskCandidate(Region.from_mask(mask), iou, 1.0, np.zeros((4, 4)))
+
+
+WHOLE = candidate(slice(2, 18), slice(2, 18), 0.8)
+LEFT = candidate(slice(2, 18), slice(2, 9), 0.9)
+TOP = candidate(slice(2, 9), slice(2, 18), 0.6)
+NOTHING = candidate(slice(0, 0), slice(0, 0), 0.9)
+
+
+def test_one_click_offers_three_and_takes_the_best_estimate():
+    prompts = PromptSet([(4, 4)])
+    assert outputs_for(prompts) == (1, 2, 3)
+    answer = choose([WHOLE, LEFT, TOP], prompts)
+    assert answer.best is LEFT
+    areas = [c.region.area for c in answer.candidates]
+    assert areas == sorted(areas)
+    assert {id(answer.cycled(i).best) for i in range(3)} == {id(WHOLE), id(LEFT), id(TOP)}
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        PromptSet([(4, 4), (5, 5)]),
+        PromptSet([(4, 4)], [False]),
+        PromptSet(box_yxyx=(1, 1, 9, 9)),
+        PromptSet([(4, 4)], [True], (1, 1, 9, 9)),
+    ],
+)
+def test_anything_more_takes_the_single_output(prompts):
+    assert outputs_for(prompts) == (0, 1, 2, 3)
+    assert choose([TOP, LEFT, WHOLE, NOTHING], prompts).best is TOP
+
+
+def test_violations_count_both_polarities():
+    prompts = PromptSet([(4, 4), (4, 15), (15, 4), (0, 0)], [True, False, True, False])
+    assert violations(LEFT.region, prompts) == 0
+    assert violations(TOP.region, prompts) == 2
+    assert violations(NOTHING.region, prompts) == 2
+    assert violations(WHOLE.region, prompts) == 1
+
+
+def fed_back(points, positive):
+    return PromptSet(points, positive, None, None, np.zeros((4, 4)))
+
+
+def test_an_answer_that_loses_a_click_is_not_taken():
+    prompts = fed_back([(4, 4), (15, 4)], [True, True])
+    answer = choose([TOP, NOTHING, NOTHING, TOP], prompts, earlier=LEFT)
+    assert answer.best is LEFT
+    assert answer.candidates[0] is TOP
+
+
+def test_an_answer_that_gains_a_click_is_taken():
+    prompts = fed_back([(4, 4), (4, 15)], [True, True])
+    assert choose([TOP, LEFT, LEFT, LEFT], prompts, earlier=LEFT).best is TOP
+
+
+def test_equal_answers_take_the_new_one_unless_it_collapsed():
+    prompts = fed_back([(4, 4)], [True])
+    assert choose([TOP, LEFT, LEFT, LEFT], prompts, earlier=LEFT).best is TOP
+    collapsed = candidate(slice(2, 9), slice(2, 18), 0.05)
+    assert choose([collapsed, NOTHING, NOTHING, NOTHING], prompts, earlier=LEFT).best is LEFT
+
+
+def test_another_output_that_obeys_all_clicks_is_better_than_one_that_does_not():
+    prompts = fed_back([(4, 4), (15, 15)], [True, True])
+    assert choose([TOP, LEFT, WHOLE, NOTHING], prompts, earlier=LEFT).best is WHOLE
+
+
+class Fixed:
+    def __init__(self, answer):
+        self.answer = answer
+
+    def predict(self, embedding, prompts):
+        assert prompts.low_res_logits is not None
+        return MaskPrediction((self.answer,))
+
+
+@pytest.mark.parametrize(("new", "kept"), [(NOTHING, True), (TOP, False), (candidate(4, 4, 0.1), True)])
+def test_refine_never_makes_it_worse(new, kept):
+    answer = refine(Fixed(new), None, MaskPrediction((LEFT,)), PromptSet([(4, 4)]))
+    assert (answer.best is LEFT) == kept
+
+
+def test_stability():
+    logits = np.array([[-3.0, -0.5, 0.5, 3.0]])
+    assert stability_score(logits) == pytest.approx(1 / 3)
+    assert stability_score(np.full((2, 2), -9.0)) == 0.0

@@ -1,0 +1,106 @@
+"""Choosing a device, and stepping down when memory runs out."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import napari_sam as ns
+from napari_sam.errors import DeviceError, DeviceMemoryError, FallbackWarning
+from napari_sam.inference import device as device_module
+from napari_sam.inference.device import Runtime, choose_runtime, fastest_dtype, keep_heap
+from napari_sam.inference.fallback import Stepper
+
+CPU = Runtime(torch.device("cpu"), torch.float32)
+GPU = Runtime(torch.device("cuda"), torch.float32)
+
+
+@pytest.mark.parametrize(("device", "dtype"), [("quantum", "auto"), ("cuda:99", "auto"), ("cpu", "float12")])
+def test_what_is_not_there_is_named(device, dtype):
+    with pytest.raises(DeviceError):
+        choose_runtime(device, dtype)
+
+
+def test_auto_without_accelerators(monkeypatch):
+    monkeypatch.setattr(device_module, "_has_cuda", lambda: False)
+    monkeypatch.setattr(device_module, "_has_mps", lambda: False)
+    assert choose_runtime().device.type == "cpu"
+    with pytest.raises(DeviceError, match="not available"):
+        choose_runtime("mps")
+
+
+@pytest.mark.parametrize(("has", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_half_precision_only_where_the_processor_gains(monkeypatch, has, dtype):
+    monkeypatch.setattr(device_module, "_cpu_has_bf16", lambda: has)
+    assert fastest_dtype(torch.device("cpu")) == dtype
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_heap_is_kept_on_linux():
+    assert keep_heap() in (True, False)
+
+
+class Hungry:
+    """Runs out of memory unless few enough items at the right precision and place are asked."""
+
+    def __init__(self, fits):
+        self.fits, self.seen = fits, []
+
+    def __call__(self, items, runtime):
+        self.seen.append((len(items), runtime.dtype_name, runtime.device.type))
+        if not self.fits(len(items), runtime):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [item * 10 for item in items]
+
+
+def test_batch_then_precision_then_cpu():
+    run = Hungry(lambda n, runtime: runtime.device.type == "cpu")
+    stepper = Stepper(GPU, 4)
+    with pytest.warns(FallbackWarning) as caught:
+        assert stepper.run([1, 2, 3], run) == [10, 20, 30]
+    said = [str(w.message) for w in caught]
+    assert "1 images at a time" in said[0]
+    assert "bfloat16" in said[1]
+    assert "CPU" in said[2]
+    assert stepper.runtime == CPU
+    assert run.seen[:3] == [(3, "float32", "cuda"), (1, "float32", "cuda"), (1, "bfloat16", "cuda")]
+
+
+def test_a_smaller_batch_is_enough_and_stays():
+    run = Hungry(lambda n, runtime: n <= 2)
+    stepper = Stepper(CPU, 8)
+    with pytest.warns(FallbackWarning):
+        assert stepper.run(list(range(7)), run) == [i * 10 for i in range(7)]
+    assert stepper.batch_size <= 2
+    assert stepper.run([5, 6, 7], run) == [50, 60, 70]
+
+
+def test_nothing_smaller_is_left():
+    with pytest.raises(DeviceMemoryError, match="smaller model"):
+        Stepper(CPU, 1).run([1], Hungry(lambda n, runtime: False))
+
+
+def test_other_errors_pass():
+    def broken(items, runtime):
+        raise RuntimeError("shapes do not fit")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        Stepper(CPU, 1).run([1], broken)
+
+
+def test_predictor_steps_down(model_path, monkeypatch):
+    model = ns.load_model(model_path, device="cpu")
+    model._stepper.batch_size = 4
+    plain = model._sam.encode
+
+    def encode(batch):
+        if len(batch) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return plain(batch)
+
+    monkeypatch.setattr(model._sam, "encode", encode)
+    with pytest.warns(FallbackWarning, match="1 images"):
+        arrays = model.encode_tiles([np.zeros((8, 8, 3), np.uint8)] * 3)
+    assert len(arrays) == 3
+    assert model.batch_size == 1
