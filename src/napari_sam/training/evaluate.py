@@ -45,8 +45,6 @@ class EvaluationLimits:
         Most images of a set, spread evenly; 0 for all.
     planes : int
         Most planes of a volume, spread evenly; 0 for all.
-    volume_objects : int
-        Most objects carried through a volume, the largest ones; 0 for all, negative for none.
     min_area : int
         Smallest object in pixels.
     """
@@ -55,7 +53,6 @@ class EvaluationLimits:
     objects: int = 0
     images: int = 0
     planes: int = 0
-    volume_objects: int = -1
     min_area: int = 30
 
 
@@ -149,6 +146,8 @@ def evaluate_sets(folder: Path, predictor: Predictor, limits: EvaluationLimits) 
     subs = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
     for sub in subs or [folder]:
         pairs = find_pairs(sub)
+        if not pairs:
+            continue
         if sub.name == "volumes":
             for pair in pairs:
                 yield from _evaluate_planes(
