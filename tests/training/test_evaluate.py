@@ -14,7 +14,7 @@ from napari_sam.training.evaluate import EvaluationLimits, evaluate
 def write(folder, image, labels, name="0000"):
     folder.mkdir(parents=True)
     tifffile.imwrite(folder / f"{name}_img.tif", image, photometric="minisblack")
-    tifffile.imwrite(folder / f"{name}_lbl.tif", labels)
+    tifffile.imwrite(folder / f"{name}_lbl.tif", labels, photometric="minisblack")
 
 
 def squares():
