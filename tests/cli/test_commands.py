@@ -192,7 +192,18 @@ def test_wrong_usage_is_exit_code_2(call, arguments):
 
 @pytest.mark.parametrize(
     "command",
-    ["embed", "segment", "export", "demo", "models list", "models fetch", "cache info", "cache clear"],
+    [
+        "embed",
+        "segment",
+        "export",
+        "demo",
+        "models list",
+        "models fetch",
+        "cache info",
+        "cache clear",
+        "evaluate",
+        "train",
+    ],
 )
 def test_help_teaches_with_an_example(call, command):
     code, out, _ = call(*command.split(), "--help")

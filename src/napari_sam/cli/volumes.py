@@ -1,0 +1,163 @@
+"""Measure propagation: labelled objects carried through their volume from one click, and from a correction.
+
+The click is at the pixel deepest inside the object in its middle plane, that of its largest area. The
+correction is a click on the largest error of the plane that came out worst, and everything runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.protocols import Predictor
+from napari_sam.inference.encode import CachedEncoder
+from napari_sam.propagation import PropagationSettings, propagate_objects
+from napari_sam.training.protocol import first_click, iou, next_click
+
+MIN_PLANES, MIN_AREA = 3, 30
+
+Masks = dict[int, Region]
+"""Masks of one object by plane index."""
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeResult:
+    """3D IoU of each measured object, by its label: from one click, and after one correction."""
+
+    name: str
+    one_click: Mapping[int, float]
+    corrected: Mapping[int, float]
+
+    @property
+    def means(self) -> tuple[float, float]:
+        """Mean over objects of both."""
+        return float(np.mean(list(self.one_click.values()))), float(np.mean(list(self.corrected.values())))
+
+    def row(self) -> str:
+        """One line for people."""
+        first, second = self.means
+        return f"{self.name}  3D IoU from one click {first:.3f}  corrected once {second:.3f}  ({len(self.one_click)} objects)"
+
+
+def measured_labels(labels: Any, most: int = 0) -> list[int]:
+    """Labels of a (Z, Y, X) array that are measured: over enough planes, large enough; at most the `most` largest."""
+    found: list[tuple[int, int]] = []
+    for label in np.unique(labels)[1:].tolist():
+        areas = np.count_nonzero(labels == label, axis=(1, 2))
+        if np.count_nonzero(areas) >= MIN_PLANES and areas.max() >= MIN_AREA:
+            found.append((int(areas.sum()), label))
+    ordered = sorted(found, reverse=True)[: most or None]
+    return sorted(label for _, label in ordered)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeTrial:
+    """One labelled volume, its encoder, and the settings on trial."""
+
+    encoder: CachedEncoder
+    predictor: Predictor
+    labels: Any
+    settings: PropagationSettings
+
+    def run(self, name: str, most: int = 0) -> VolumeResult:
+        """Measure the objects of the volume."""
+        chosen = measured_labels(self.labels, most)
+        seeds = {label: self.first_seed(label) for label in chosen}
+        masks = self.carry(seeds)
+        before = {label: self.volume_iou(label, masks[label]) for label in chosen}
+        again = {label: self.with_correction(label, seeds[label], masks[label]) for label in chosen}
+        masks = self.carry(again)
+        return VolumeResult(name, before, {label: self.volume_iou(label, masks[label]) for label in chosen})
+
+    def truth(self, label: int, index: int) -> Any:
+        """(H, W) bool."""
+        return self.labels[index] == label
+
+    def first_seed(self, label: int) -> dict[int, PromptSet]:
+        """One click in the middle plane."""
+        middle = int(np.count_nonzero(self.labels == label, axis=(1, 2)).argmax())
+        return {middle: PromptSet(np.array([first_click(self.truth(label, middle)).yx], float))}
+
+    def carry(self, seeds: Mapping[int, Mapping[int, PromptSet]]) -> dict[int, Masks]:
+        """Masks of every object by plane."""
+        masks: dict[int, Masks] = {label: {} for label in seeds}
+        for step in propagate_objects(self.encoder, self.predictor, seeds, settings=self.settings):
+            masks[step.object_id][step.plane_index] = step.region
+        return masks
+
+    def volume_iou(self, label: int, masks: Masks) -> float:
+        """Over all voxels of the object and of its masks."""
+        shared = found = 0
+        for index, region in masks.items():
+            found += region.area
+            shared += int(np.count_nonzero(self.truth(label, index)[region.slices] & region.crop))
+        return shared / (int(np.count_nonzero(self.labels == label)) + found - shared)
+
+    def with_correction(
+        self, label: int, seeds: Mapping[int, PromptSet], masks: Masks
+    ) -> Mapping[int, PromptSet]:
+        """The seeds with a click on the largest error of the worst of the object's planes."""
+        planes = np.flatnonzero((self.labels == label).any(axis=(1, 2))).tolist()
+        shape = self.labels.shape[1:]
+        answers = {i: masks[i].mask if i in masks else np.zeros(shape, bool) for i in planes}
+        worst = min(planes, key=lambda i: iou(answers[i], self.truth(label, i)))
+        click = next_click(self.truth(label, worst), answers[worst])
+        if click is None:
+            return seeds
+        return {**seeds, worst: _corrected(seeds.get(worst), answers[worst], click.yx, click.positive)}
+
+
+def _corrected(before: PromptSet | None, answer: Any, yx: tuple[int, int], positive: bool) -> PromptSet:
+    """What a user gives by one more click: earlier clicks stay, the mask on screen is fed back."""
+    points, polarity = np.array([yx], float), np.array([positive])
+    if before is not None:
+        points = np.concatenate([before.points_yx, points])
+        polarity = np.concatenate([before.polarity, polarity])
+    return PromptSet(points, polarity, mask=answer if answer.any() else None)
+
+
+def evaluate_volumes(
+    pairs: Sequence[tuple[Path, Path]],
+    predictor: Predictor,
+    settings: PropagationSettings | None = None,
+    most: int = 0,
+) -> list[VolumeResult]:
+    """Measure labelled ZYX volumes.
+
+    Parameters
+    ----------
+    pairs : sequence of (Path, Path)
+        Image and labels.
+    predictor : Predictor
+        The model.
+    settings : PropagationSettings, optional
+        The defaults when left out.
+    most : int
+        At most so many objects of a volume, the largest; 0 for all.
+    """
+    return [
+        VolumeTrial(*open_pair(pair, predictor), settings or PropagationSettings()).run(
+            volume_name(pair), most
+        )
+        for pair in pairs
+    ]
+
+
+def open_pair(pair: tuple[Path, Path], predictor: Predictor) -> tuple[CachedEncoder, Predictor, Any]:
+    """Encoder, predictor and labels of one volume; embeddings stay in memory."""
+    from napari_sam.io.volume import open_volume
+
+    image, labels = (open_volume(path, axes="ZYX") for path in pair)
+    truth = np.stack([labels.read_plane(PlaneRef(0, i)) for i in range(labels.shape_zyx()[0])])
+    return CachedEncoder(image, predictor), predictor, truth
+
+
+def volume_name(pair: tuple[Path, Path]) -> str:
+    """Name of a labelled volume."""
+    return pair[0].stem.removesuffix("_img")
