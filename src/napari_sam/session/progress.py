@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from napari_sam.core.results import EncodeEvent
-from napari_sam.session.requests import EncodePlanes, Propagate, Request
+from napari_sam.session.requests import EncodePlanes, Propagate, Request, SaveLabels
 from napari_sam.session.worker import Answer, Event, Started
 
 
@@ -58,7 +58,7 @@ class Progress:
 def _advanced(job: JobStatus, value: object) -> JobStatus:
     if isinstance(value, EncodeEvent):
         return replace(job, done=value.done, total=value.total)
-    if isinstance(value, tuple):
+    if isinstance(job.request, SaveLabels) and isinstance(value, tuple):
         done, total = value
         return replace(job, done=done, total=total)
     return replace(job, done=job.done + 1)
