@@ -1,0 +1,233 @@
+"""Speed and agreement with the reference packages on a CPU, interleaved in one run.
+
+    python benchmarks/bench_reference.py --reference-python PATH [--rounds 5] [--table docs/benchmarks.md]
+
+The reference runs as it ships (float32, plain heap) in its own environment, which needs torch,
+segment-anything, mobilesam-mirror and timm; ours runs as `load_model(..., dtype="auto")` sets it up. Both
+get the same random weights and the same image. They take turns, so that whatever else the machine does hits
+both; medians are compared.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PACKAGES = {"vit_b": "segment_anything", "vit_t": "mobile_sam"}
+N_OBJECTS = 16
+
+
+class Reference:
+    """segment-anything or MobileSAM's package, through its own predictor."""
+
+    def load(self, architecture, weights):
+        sys.path.insert(0, str(ROOT / "tests" / "parity"))
+        import torchvision_shim
+
+        torchvision_shim.install()
+        import torch
+        from references import randomise
+
+        package = __import__(PACKAGES[architecture])
+        torch.manual_seed(0)
+        model = package.sam_model_registry[architecture]()
+        randomise(model)
+        torch.save(model.state_dict(), weights)
+        self.predictor = package.SamPredictor(model)
+
+    def encode(self, image):
+        self.predictor.set_image(image)
+        return self.predictor.get_image_embedding()[0].numpy()
+
+    def decode(self, points_yx):
+        answers = [
+            self.predictor.predict(point[None, ::-1].copy(), np.ones(1, int), multimask_output=True)
+            for point in points_yx
+        ]
+        return np.stack([masks[scores.argmax()] for masks, scores, _ in answers])
+
+
+class Ours:
+    """The program itself, set up as it sets itself up."""
+
+    def load(self, architecture, weights):
+        import napari_sam as ns
+
+        self.prompt_set = ns.PromptSet
+        self.contrast = ns.Contrast((0,) * 3, (255,) * 3, is_rgb=True)
+        self.model = ns.load_model(weights, device="cpu", dtype="auto")
+        self.settings = self.model.dtype
+
+    def encode(self, image):
+        self.embedding = self.model.encode(image, self.contrast)
+        return self.embedding.array
+
+    def decode(self, points_yx):
+        prompts = [self.prompt_set(point[None]) for point in points_yx]
+        return np.stack([answer.mask for answer in self.model.predict_many(self.embedding, prompts)])
+
+
+def work(side):
+    """Answer one request a line; never returns."""
+    worker = {"reference": Reference, "ours": Ours}[side]()
+    for line in sys.stdin:
+        request = json.loads(line)
+        arguments = [np.load(a) if str(a).endswith(".npy") else a for a in request["arguments"]]
+        start = time.perf_counter()
+        result = getattr(worker, request["call"])(*arguments)
+        seconds = time.perf_counter() - start
+        if result is not None:
+            np.save(request["out"], result)
+        print("@" + json.dumps({"seconds": seconds, "settings": getattr(worker, "settings", "")}), flush=True)
+
+
+class Process:
+    """A worker in its own environment."""
+
+    def __init__(self, python, side, folder):
+        command = [python, __file__, "--worker", side]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.side, self.folder, self.settings = side, folder, ""
+
+    def __call__(self, call, *arguments):
+        out = str(self.folder / f"{self.side}-{call}.npy")
+        request = {"call": call, "arguments": [str(a) for a in arguments], "out": out}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        for line in self.process.stdout:
+            if line.startswith("@"):
+                answer = json.loads(line[1:])
+                self.settings = answer["settings"]
+                return answer["seconds"]
+        raise RuntimeError(f"the {self.side} worker ended")
+
+    def result(self, call):
+        return np.load(self.folder / f"{self.side}-{call}.npy")
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def picture():
+    """A plane of a sample volume as 1024 x 1024 RGB, so that nobody has to resize."""
+    from skimage.transform import resize
+
+    import napari_sam as ns
+    from napari_sam.io.samples import sample_path
+
+    volume = ns.open_volume(sample_path("chloroplasts"))
+    plane = volume.read_plane(ns.PlaneRef(0, volume.shape_zyx()[0] // 2))
+    grey = resize(ns.Contrast.from_samples([plane]).apply(plane)[..., 0], (1024, 1024), preserve_range=True)
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def measure(architecture, reference_python, rounds):
+    """Medians and agreement for one architecture."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "image.npy", picture())
+        np.save(folder / "points.npy", np.random.default_rng(0).uniform(100, 924, (N_OBJECTS, 2)).round())
+        sides = [Process(reference_python, "reference", folder), Process(sys.executable, "ours", folder)]
+        for side in sides:
+            side("load", architecture, folder / "weights.pth")
+        times = {}
+        for turn in range(rounds + 1):  # the first is for warming up
+            for call, file in (("encode", "image.npy"), ("decode", "points.npy")):
+                for side in sides:
+                    seconds = side(call, folder / file)
+                    if turn:
+                        times.setdefault((call, side.side), []).append(seconds)
+        row = report(architecture, sides, times)
+        for side in sides:
+            side.close()
+        return row
+
+
+def report(architecture, sides, times):
+    """What one architecture gives, as plain numbers."""
+    reference, ours = sides
+    there, here = reference.result("encode"), ours.result("encode")
+    masks = list(zip(reference.result("decode"), ours.result("decode")))
+    iou = [np.count_nonzero(a & b) / max(1, np.count_nonzero(a | b)) for a, b in masks]
+    return {
+        "architecture": architecture,
+        "settings": ours.settings,
+        "difference": float(np.linalg.norm(here - there) / np.linalg.norm(there)),
+        "iou": float(np.mean(iou)),
+        **{f"{call} {side}": median(values) for (call, side), values in times.items()},
+    }
+
+
+def table(rows):
+    """Markdown."""
+    lines = [
+        "| model | what | reference | ours | times faster | precision | relative embedding difference | mask IoU |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        for call, what in (("encode", "encode one plane"), ("decode", f"{N_OBJECTS} single points")):
+            there, here = row[f"{call} reference"], row[f"{call} ours"]
+            agreement = f"{row['difference']:.1e} | {row['iou']:.4f}"
+            lines.append(
+                f"| {row['architecture']} | {what} | {there:.2f} s | {here:.2f} s | {there / here:.1f} | "
+                f"{row['settings']} | {agreement} |"
+            )
+    return "\n".join(lines)
+
+
+def machine():
+    """What it ran on."""
+    flags = Path("/proc/cpuinfo").read_text()
+    model = next((x.split(":")[1].strip() for x in flags.splitlines() if x.startswith("model name")), "")
+    best = "AVX-512 bf16" if "avx512_bf16" in flags else "AVX-512" if "avx512f" in flags else "AVX2"
+    return f"{model or platform.processor()}, {os.cpu_count()} cores, {best}; load {os.getloadavg()[0]:.1f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--reference-python", default=os.environ.get("NAPARI_SAM_REFERENCE_PYTHON"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--architectures", nargs="+", default=["vit_b", "vit_t"])
+    parser.add_argument("--table", type=Path, help="write the table into this file, between its markers")
+    parser.add_argument("--worker", choices=["reference", "ours"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options.worker)
+        return
+    if not options.reference_python:
+        parser.error(
+            "--reference-python is needed: the python of the environment with the reference packages"
+        )
+    rows = [measure(a, options.reference_python, options.rounds) for a in options.architectures]
+    text = f"{machine()}; medians of {options.rounds} rounds.\n\n{table(rows)}\n"
+    print(text)
+    if options.table:
+        write(options.table, text)
+
+
+def write(path, text):
+    """Replace what is between the markers, or begin the file."""
+    start, end = "<!-- reference: begin -->\n", "<!-- reference: end -->\n"
+    old = (
+        path.read_text()
+        if path.exists()
+        else f"# Benchmarks\n\n## Against the reference packages\n\n{start}{end}"
+    )
+    if start not in old:
+        old += f"\n## Against the reference packages\n\n{start}{end}"
+    path.write_text(old[: old.index(start)] + start + text + old[old.index(end) :])
+
+
+if __name__ == "__main__":
+    main()
