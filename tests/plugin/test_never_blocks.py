@@ -16,7 +16,7 @@ from napari_sam.testing.phantoms import ball_volume
 pytestmark = [pytest.mark.gui, pytest.mark.slow]
 
 LIMIT_S = 0.05
-ATTEMPTS = 3
+ATTEMPTS = 6
 """The machine's own noise (other processes on the same cores) adds stalls that are not ours: the quietest
 attempt counts. A stall that the program causes is in every attempt."""
 
