@@ -104,3 +104,24 @@ def test_predictor_steps_down(model_path, monkeypatch):
         arrays = model.encode_tiles([np.zeros((8, 8, 3), np.uint8)] * 3)
     assert len(arrays) == 3
     assert model.batch_size == 1
+
+
+def test_decoding_goes_to_the_cpu_or_says_so(model_path, monkeypatch):
+    model = ns.load_model(model_path, device="cpu")
+    embedding = model.encode(np.zeros((20, 20)))
+    plain, failures = model._sam.decode, [1]
+
+    def decode(*args, **kwargs):
+        if failures:
+            failures.pop()
+            raise torch.OutOfMemoryError("out of memory")
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(model._sam, "decode", decode)
+    with pytest.raises(DeviceMemoryError, match="fewer objects"):
+        model.predict(embedding, ns.PromptSet([(3, 3)]))
+    failures.append(1)
+    monkeypatch.setattr(model._stepper, "runtime", GPU)
+    with pytest.warns(FallbackWarning, match="CPU"):
+        assert model.predict(embedding, ns.PromptSet([(3, 3)])).mask.shape == (20, 20)
+    assert model.device == "cpu"

@@ -60,6 +60,25 @@ class Stepper:
                 self._step_down(len(batch), runtime, error)
         return results
 
+    def to_cpu(self, error: BaseException) -> Runtime:
+        """Go to the CPU at once, after prompts could not be decoded for lack of memory.
+
+        Raises
+        ------
+        DeviceMemoryError
+            It was the CPU already.
+        """
+        with self._lock:
+            before = self.runtime
+            self.runtime = Runtime(torch.device("cpu"), torch.float32)
+        if before.device.type == "cpu":
+            raise DeviceMemoryError(
+                f"out of memory while decoding: {error}. Ask for fewer objects at a time"
+            ) from error
+        message = f"out of memory on {before.device}: working on the CPU from now on, which is slower"
+        warnings.warn(message, FallbackWarning, stacklevel=3)
+        return self.runtime
+
     def _step_down(self, n_items: int, runtime: Runtime, error: BaseException) -> None:
         if runtime.device.type == "cuda":
             torch.cuda.empty_cache()

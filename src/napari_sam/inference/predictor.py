@@ -183,7 +183,11 @@ class SamPredictor:
             )
         for one in prompts:
             one.check_inside(embedding.plane_shape)
-        return answer_plane(self._sam, embedding, prompts)
+        try:
+            return answer_plane(self._sam, embedding, prompts)
+        except torch.OutOfMemoryError as error:
+            self._sam.to(self._stepper.to_cpu(error).device)
+            return answer_plane(self._sam, embedding, prompts)
 
     def _encode_batch(self, images: Sequence[Array], runtime: Runtime) -> list[FloatArray]:
         weights = self._sam.prompt_encoder.no_mask_embed.weight

@@ -103,9 +103,9 @@ _ENTRIES = (
         "default.safetensors",
         "",
         "",
-        15_000_000,
+        11_414_144,
         "BSD-3-Clause",
-        "ships with this program, see docs/model-card.md",
+        "ships with this program, see the model card",
         "cells, nuclei and organelles; small and quick, nothing to fetch",
     ),
     ModelEntry(
