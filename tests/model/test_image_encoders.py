@@ -100,12 +100,14 @@ def test_windowed_and_global_blocks_are_where_the_configuration_says():
 
 
 def test_pyramid_is_equivariant_to_shifts_inside(drawn):
-    """A shift by whole cells of the coarsest level shifts the embedding, away from the border."""
+    """A shift by whole cells of the coarsest level, undone by the origin, shifts the embedding."""
     sam = drawn("micro_test")
     image = torch.randn(1, 3, 512, 512, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
         whole = sam.encode(image)
-        shifted = sam.encode(image.roll((32, 64), (2, 3)))
+        shifted = sam.image_encoder(image.roll((32, 64), (2, 3)), origin=(-4, -8))
+        elsewhere = sam.image_encoder(image, origin=(1, 0))
+    assert not torch.allclose(whole, elsewhere, atol=0.1)
     inner = slice(28, 36)
     moved = shifted[:, :, 32:40, 36:44]
     torch.testing.assert_close(whole[:, :, inner, inner], moved, atol=1e-4, rtol=1e-4)

@@ -105,7 +105,7 @@ def test_crops_are_the_same_for_the_same_seed_and_hold_objects():
     assert not np.array_equal(a.images, c.images)
     assert a.images.shape == (3, 3, 64, 64)
     assert a.masks.shape == a.rough.shape == (3, config.objects, 32, 32)
-    assert a.dense.shape == (3, 5, 32, 32)
+    assert a.dense.shape == (3, 6, 32, 32)
     assert (a.masks.max((2, 3)) > 127).all()
 
 
@@ -129,7 +129,9 @@ def test_an_object_of_one_pixel_is_still_an_example():
 def test_dense_targets_of_a_square():
     labels = np.zeros((12, 12), np.int32)
     labels[3:8, 3:8] = 2
-    foreground, border, depth, off_y, _ = dense_targets(labels).astype(float)
+    foreground, border, depth, off_y, _, diameter = dense_targets(labels).astype(float)
+    assert diameter[5, 5] == 5
+    assert diameter[0, 0] == 0
     assert foreground.sum() == 25
     assert border.sum() == 16
     assert depth[5, 5] == 1

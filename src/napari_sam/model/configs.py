@@ -190,7 +190,7 @@ class SamConfig:
         return 4 * self.grid
 
 
-_MICRO_DECODER = MaskDecoderConfig(mlp_dim=512, iou_head_dim=128)
+_MICRO_DECODER = MaskDecoderConfig(heads=4, mlp_dim=512, iou_head_dim=128)
 _TEST_DECODER = MaskDecoderConfig(heads=2, mlp_dim=32, iou_head_dim=16)
 _TEST_PROMPT = PromptEncoderConfig(mask_channels=8)
 

@@ -3,17 +3,25 @@
 Residual blocks after He et al. 2016 (arXiv 1512.03385), the way back up after Lin et al. 2017
 (arXiv 1612.03144). Cells are small objects' size (stride 8), and the features at stride 4 enter the output
 directly, because what is segmented in a microscope is often few pixels wide.
+
+Where a ViT adds the position of each cell to its features, this encoder adds the position of the middle of
+the object that the cell believes it is part of (votes for a middle: Neven et al. 2019, arXiv 1906.11109).
+All cells of an object then carry about the same code, and its neighbours another: just what the dot product
+at the end of the mask decoder tells apart.
 """
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_sam.model.configs import PyramidConfig
 from napari_sam.model.layers import LayerNorm2d
+from napari_sam.model.prompt_encoder import PositionEncoding
 
 
 def conv_norm(c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
@@ -48,7 +56,7 @@ def _stage(c_in: int, c_out: int, blocks: int) -> nn.Sequential:
 
 
 class PyramidEncoder(nn.Module):
-    """Images to embeddings at stride 8. Fully convolutional: any size that is a multiple of 32.
+    """Images to embeddings at stride 8; any size that is a multiple of 32.
 
     Parameters
     ----------
@@ -56,10 +64,17 @@ class PyramidEncoder(nn.Module):
         Widths and depths.
     out_channels : int
         Channels of the embedding.
+    position : PositionEncoding
+        How the prompt encoder encodes positions; a copy is kept.
+    grid : int
+        Cells along one side of the embedding of a full-size input.
     """
 
-    def __init__(self, config: PyramidConfig, out_channels: int) -> None:
+    def __init__(
+        self, config: PyramidConfig, out_channels: int, position: PositionEncoding, grid: int
+    ) -> None:
         super().__init__()
+        self.grid = grid
         self.stem = nn.Sequential(
             conv_norm_relu(3, config.stem, stride=2), conv_norm_relu(config.stem, config.stem)
         )
@@ -71,17 +86,38 @@ class PyramidEncoder(nn.Module):
         self.merges = nn.ModuleList(conv_norm_relu(out_channels, out_channels) for _ in coarse[1:])
         self.out = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.norm = LayerNorm2d(out_channels)
+        self.vote = nn.Conv2d(out_channels, 2, 3, padding=1)
+        self.position = copy.deepcopy(position)
         self._initialise()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) to (B, C, H / 8, W / 8)."""
+    def forward(self, images: Tensor, origin: tuple[int, int] = (0, 0)) -> Tensor:
+        """(B, 3, H, W) to (B, C, H / 8, W / 8).
+
+        `origin` is the row and column of the first cell in the grid of a full-size input, where the images
+        are only a part of it.
+        """
+        return self.encode_with_votes(images, origin)[0]
+
+    def encode_with_votes(self, images: Tensor, origin: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The embedding, and (B, 2, H / 8, W / 8): xy from each cell to the middle of its object, in cells."""
         x = self.stem(images)
         levels = []  # strides 4, 8, 16, 32
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
-        out: Tensor = self.norm(self.out(self._top_down(levels)))
-        return out
+        features = self._top_down(levels)
+        votes = self.vote(features)
+        return self.norm(self.out(features)) + self._encoded(votes, origin), votes
+
+    def _encoded(self, votes: Tensor, origin: tuple[int, int]) -> Tensor:
+        """(B, C, h, w) position encoding of the middles that were voted for."""
+        height, width = votes.shape[-2:]
+        y = torch.arange(height, device=votes.device) + origin[0] + 0.5
+        x = torch.arange(width, device=votes.device) + origin[1] + 0.5
+        cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
+        middles = (cells + votes.permute(0, 2, 3, 1)) / self.grid
+        encoded: Tensor = self.position(middles).to(votes.dtype)
+        return encoded.permute(0, 3, 1, 2)
 
     def _top_down(self, levels: list[Tensor]) -> Tensor:
         """Carry what the coarse levels know down to stride 8."""
@@ -95,6 +131,7 @@ class PyramidEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.vote.weight)
 
 
 def _double(x: Tensor) -> Tensor:

@@ -78,13 +78,12 @@ class Sam(nn.Module):
         return self.mask_decoder.predict_masks(embedding, image_pe, sparse, dense)
 
 
-def build_encoder(config: SamConfig, attention: AttentionPath = "fast") -> nn.Module:
-    """The image encoder of a configuration, freshly drawn."""
+def _build_encoder(config: SamConfig, attention: AttentionPath, prompts: PromptEncoder) -> nn.Module:
     if isinstance(config.encoder, ViTConfig):
         return ImageEncoderViT(config.encoder, config.image_size, config.prompt_dim, attention)
     if isinstance(config.encoder, TinyViTConfig):
         return TinyViT(config.encoder, config.prompt_dim)
-    return PyramidEncoder(config.encoder, config.prompt_dim)
+    return PyramidEncoder(config.encoder, config.prompt_dim, prompts.pe_layer, config.grid)
 
 
 def build_sam(config: SamConfig, attention: AttentionPath = "fast") -> Sam:
@@ -98,9 +97,5 @@ def build_sam(config: SamConfig, attention: AttentionPath = "fast") -> Sam:
         How a ViT computes attention; the answers agree to rounding.
     """
     dim = config.prompt_dim
-    return Sam(
-        config,
-        build_encoder(config, attention),
-        PromptEncoder(config.prompt, dim, config.image_size, config.grid),
-        MaskDecoder(config.decoder, dim),
-    )
+    prompts = PromptEncoder(config.prompt, dim, config.image_size, config.grid)
+    return Sam(config, _build_encoder(config, attention, prompts), prompts, MaskDecoder(config.decoder, dim))

@@ -74,11 +74,12 @@ class TrainConfig:
     """Share of later rounds without a new click, the previous mask alone."""
 
     # what is learned
-    focal_weight: float = 20.0
+    focal_weight: tuple[float, float] = (2.0, 20.0)
+    """At the start and from `EASED` of the run on: it pulls an ignorant decoder to empty masks."""
     dice_weight: float = 1.0
     iou_weight: float = 1.0
     balanced_weight: tuple[float, float] = (1.0, 0.1)
-    """Weight of the balanced cross-entropy at the start and at the end; see `losses.balanced_loss`."""
+    """Weight of the balanced cross-entropy, likewise; see `losses.balanced_loss`."""
     dense_weight: tuple[float, float] = (1.0, 0.2)
     """Weight of the auxiliary dense head at the start and at the end."""
     warm_start: float = 0.06

@@ -37,7 +37,8 @@ def dense_loss(maps: Tensor, targets: Tensor, inside: Tensor) -> Tensor:
 
     Parameters
     ----------
-    maps, targets : (B, 5, h, w) tensor
+    maps : (B, 5, h, w) tensor
+    targets : (B, 6, h, w) tensor
         See `Batch.dense`.
     inside : (B, h, w) tensor
         0 where there is padding.
@@ -50,5 +51,21 @@ def dense_loss(maps: Tensor, targets: Tensor, inside: Tensor) -> Tensor:
     dice = 1 - (2 * overlap + 1) / (shares.sum((0, 2, 3)) + (targets[:, :2] * weight).sum((0, 2, 3)) + 1)
     inner = targets[:, :1] * weight
     depth = ((maps[:, 2:3] - targets[:, 2:3]).abs() * weight).sum() / pixels
-    offset = ((maps[:, 3:] - targets[:, 3:]).abs() * inner).sum() / inner.sum().clamp(min=1)
+    offset = ((maps[:, 3:] - targets[:, 3:5]).abs() * inner).sum() / inner.sum().clamp(min=1)
     return classes.sum() / pixels + 0.5 * dice.sum() + 2 * depth + 2 * offset
+
+
+def vote_loss(votes: Tensor, targets: Tensor) -> Tensor:
+    """Absolute error, in diameters, of the votes of the cells that lie in an object.
+
+    Parameters
+    ----------
+    votes : (B, 2, h / 4, w / 4) tensor
+        See `PyramidEncoder.encode_with_votes`.
+    targets : (B, 6, h, w) tensor
+        See `Batch.dense`.
+    """
+    here = targets[:, :, UPSCALE // 2 :: UPSCALE, UPSCALE // 2 :: UPSCALE]
+    inside, diameters = here[:, 0], (here[:, 5] / UPSCALE).clamp(min=1)
+    error = (votes.flip(1) - here[:, 3:5] * diameters[:, None]).abs().sum(1) / diameters
+    return (error * inside).sum() / inside.sum().clamp(min=1)

@@ -26,8 +26,9 @@ class Batch:
         Share of the four pixels that belong to the object, 0..255.
     rough : (B, K, S / 2, S / 2) bool array
         What propagation would hand over: the neighbouring plane's mask, or a distorted one.
-    dense : (B, 5, S / 2, S / 2) float16 array
-        Foreground, border, depth in the object 0..1, offset to its middle (y, x) in diameters.
+    dense : (B, 6, S / 2, S / 2) float16 array
+        Foreground, border, depth in the object 0..1, offset to its middle (y, x) in diameters, diameter in
+        pixels of this array.
     inside : (B, S / 2, S / 2) bool array
     """
 
@@ -96,7 +97,7 @@ def distort(mask: Array, rng: Rng) -> Array:
 
 
 def dense_targets(labels: Array) -> Array:
-    """(5, h, w) float16 targets of the auxiliary head; see `Batch.dense`."""
+    """(6, h, w) float16 targets of the auxiliary head; see `Batch.dense`."""
     foreground = labels > 0
     border = foreground & (ndimage.minimum_filter(labels, 3) != ndimage.maximum_filter(labels, 3))
     depth = ndimage.distance_transform_edt(foreground & ~border).astype(np.float32)
@@ -108,4 +109,5 @@ def dense_targets(labels: Array) -> Array:
     middles = [np.bincount(flat, part.ravel()) / areas for part in yx]
     diameters = np.sqrt(areas)[labels]
     offsets = [(m[labels] - part) / diameters * foreground for m, part in zip(middles, yx, strict=True)]
-    return np.stack([foreground, border, depth * foreground, *offsets]).astype(np.float16)
+    maps = [foreground, border, depth * foreground, *offsets, diameters * foreground]
+    return np.stack(maps).astype(np.float16)

@@ -14,6 +14,13 @@ from napari_sam.training.config import TrainConfig
 
 ALPHA = 0.25
 GAMMA = 2.0
+EASED = 0.25
+"""Share of the run after which the weights of the losses have reached their last values."""
+
+
+def between(ends: tuple[float, float], fraction: float) -> float:
+    """A weight that goes from one value to another."""
+    return ends[0] + (ends[1] - ends[0]) * min(fraction, 1.0)
 
 
 def focal_loss(logits: Tensor, truth: Tensor, inside: Tensor) -> Tensor:
@@ -64,7 +71,7 @@ def round_loss(
     inside: Tensor,
     ambiguous: Tensor,
     config: TrainConfig,
-    balanced_weight: float = 0.0,
+    fraction: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Loss of one round.
 
@@ -78,8 +85,8 @@ def round_loss(
         (and output 0 beside it, at half weight, as it must know the object for the clicks to come).
     config : TrainConfig
         Weights.
-    balanced_weight : float
-        Weight of `balanced_loss` at this time of the run.
+    fraction : float
+        Share of the budget that is used up.
 
     Returns
     -------
@@ -88,10 +95,13 @@ def round_loss(
         Measured, without gradient.
     """
     logits, predicted = outputs
-    masks = config.focal_weight * focal_loss(logits, truth, inside)
+    focal, balanced = (
+        between(ends, fraction / EASED) for ends in (config.focal_weight, config.balanced_weight)
+    )
+    masks = focal * focal_loss(logits, truth, inside)
     masks = masks + config.dice_weight * dice_loss(logits, truth, inside)
-    if balanced_weight:
-        masks = masks + balanced_weight * balanced_loss(logits, truth, inside)
+    if balanced:
+        masks = masks + balanced * balanced_loss(logits, truth, inside)
     iou = measured_iou(logits, truth, inside)
     estimate = (predicted - iou) ** 2
     clear = masks[:, 0] + config.iou_weight * estimate[:, 0]

@@ -17,6 +17,7 @@ from napari_sam.model.configs import CONFIGS
 from napari_sam.model.sam import Sam, build_sam
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.dense import DenseHead
+from napari_sam.training.initialise import look_at_positions
 
 
 @dataclass(slots=True)
@@ -57,6 +58,7 @@ def new_state(config: TrainConfig) -> TrainState:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         sam = build_sam(CONFIGS[config.model])
+        look_at_positions(sam)
         head = DenseHead(CONFIGS[config.model].prompt_dim)
     sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(sam).requires_grad_(False).eval()
@@ -74,7 +76,7 @@ def make_optimizer(sam: Sam, head: DenseHead, config: TrainConfig) -> torch.opti
         for decay, keep in ((config.weight_decay, True), (0.0, False)):
             members = [p for p in parameters if (p.ndim > 1) == keep]
             groups.append({"params": members, "weight_decay": decay, "part": part})
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99))
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
 
 
 @torch.no_grad()

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
+from napari_sam.model.pyramid import PyramidEncoder
 from napari_sam.model.sam import Sam
 from napari_sam.training.clicks import Prompts, correct, feed_back, first_prompts
 from napari_sam.training.config import TrainConfig
-from napari_sam.training.dense import DenseHead, dense_loss
+from napari_sam.training.dense import DenseHead, dense_loss, vote_loss
 from napari_sam.training.examples import Batch
 from napari_sam.training.losses import round_loss
 
 Window = tuple[int, int, int, int]
-
-
-def between(ends: tuple[float, float], fraction: float) -> float:
-    """A weight that goes from one value to another over the run."""
-    return ends[0] + (ends[1] - ends[0]) * min(fraction, 1.0)
+VOTE_WEIGHT = 2.0
 
 
 def normalised(images: Tensor, sam: Sam) -> Tensor:
@@ -34,11 +33,14 @@ def random_window(sam: Sam, cells: int, generator: torch.Generator) -> Window:
     return row, col, cells, cells
 
 
-def dense_step(sam: Sam, head: DenseHead, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Embedding and the loss of the auxiliary head."""
-    embedding = sam.encode(normalised(torch.from_numpy(batch.images), sam))
+def dense_step(sam: Sam, head: DenseHead, batch: Batch, window: Window) -> tuple[Tensor, Tensor]:
+    """Embedding of the crops, as if they lay at `window`, and the loss of the auxiliary head."""
+    encoder = cast(PyramidEncoder, sam.image_encoder)
+    images = normalised(torch.from_numpy(batch.images), sam)
+    embedding, votes = encoder.encode_with_votes(images, window[:2])
     targets = torch.from_numpy(batch.dense).float()
-    return embedding, dense_loss(head(embedding), targets, torch.from_numpy(batch.inside).float())
+    loss = dense_loss(head(embedding), targets, torch.from_numpy(batch.inside).float())
+    return embedding, loss + VOTE_WEIGHT * vote_loss(votes, targets)
 
 
 def decode(sam: Sam, embedding: Tensor, prompts: Prompts, window: Window) -> tuple[Tensor, Tensor]:
@@ -69,23 +71,22 @@ def interactive_step(
     embedding: Tensor,
     batch: Batch,
     config: TrainConfig,
+    window: Window,
     generator: torch.Generator,
     fraction: float = 1.0,
 ) -> tuple[Tensor, tuple[float, ...]]:
     """Loss of all rounds of simulated interaction, averaged, and the mean IoU of each round."""
-    balanced = between(config.balanced_weight, fraction)
     count = batch.masks.shape[1]
     truth = torch.from_numpy(batch.masks).flatten(0, 1).float() / 255
     masks, rough = truth > 0.5, torch.from_numpy(batch.rough).flatten(0, 1)
     inside = torch.from_numpy(batch.inside).repeat_interleave(count, 0).float()
-    window = random_window(sam, embedding.shape[-1], generator)
     embedding = embedding.repeat_interleave(count, 0)
     prompts = first_prompts(masks, rough, config, generator)
     rounds = config.rounds[int(torch.randint(len(config.rounds), (1,), generator=generator))]
     total, ious = embedding.new_zeros(()), []
     for number in range(rounds):
         outputs = decode(sam, embedding, prompts, window)
-        loss, iou = round_loss(outputs, truth, inside, prompts.ambiguous, config, balanced)
+        loss, iou = round_loss(outputs, truth, inside, prompts.ambiguous, config, fraction)
         chosen = default_answers(outputs, prompts.ambiguous)
         rows = torch.arange(len(chosen))
         total = total + loss

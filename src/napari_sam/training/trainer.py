@@ -22,12 +22,13 @@ from napari_sam.model.checkpoints import save_safetensors
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.crops import CropSampler
 from napari_sam.training.examples import Batch, make_batch
+from napari_sam.training.losses import between
 from napari_sam.training.packed import LabelledPlane
 from napari_sam.training.state import TrainState, load_state, new_state, save_state, update_average
-from napari_sam.training.steps import between, dense_step, interactive_step
+from napari_sam.training.steps import dense_step, interactive_step, random_window
 from napari_sam.training.validate import validate, validation_crops
 
-DECODER_WARM_UP = 100
+DECODER_WARM_UP = 30
 """Steps over which the mask decoder's learning rate rises once it joins."""
 
 
@@ -144,12 +145,13 @@ class _Run:
             state.interactive_since = state.step
         rate = self._set_rates(fraction)
         state.sam.train()
-        embedding, dense = dense_step(state.sam, state.head, batch)
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+        window = random_window(state.sam, size // state.sam.config.stride, generator)
+        embedding, dense = dense_step(state.sam, state.head, batch, window)
         values = {"dense": float(dense.detach()), "rate": rate}
         loss = between(config.dense_weight, fraction) * dense
         if interactive:
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
-            masks, ious = interactive_step(state.sam, embedding, batch, config, generator, fraction)
+            masks, ious = interactive_step(state.sam, embedding, batch, config, window, generator, fraction)
             values |= {"masks": float(masks.detach())} | {f"iou{i}": iou for i, iou in enumerate(ious)}
             loss = loss + masks
         state.optimizer.zero_grad(set_to_none=True)
