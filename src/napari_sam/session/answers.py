@@ -1,0 +1,97 @@
+"""What a session does with the events of the inference thread. Everything here runs on the session's own thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_sam.core.results import EncodeEvent, MaskPrediction
+from napari_sam.session import requests as ask
+from napari_sam.session.engine import Written
+from napari_sam.session.history import Writing
+from napari_sam.session.labels import LabelArray, LabelChange
+from napari_sam.session.worker import Answer, Event, Failed, Finished, Started
+
+if TYPE_CHECKING:
+    from napari_sam.session.session import Session
+
+
+class Answers:
+    """Takes events in the order in which they came.
+
+    Parameters
+    ----------
+    session : Session
+        Whose objects, labels and history they change.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def take(self, event: Event) -> None:
+        """Let one event have its effect; answers that nobody waits for any more have none."""
+        session = self._session
+        if session.closed:
+            return
+        session.progress.note(event)
+        if isinstance(event, Answer):
+            if session.orders.is_fresh(event.request):
+                self._on_answer(event.request, event.value)
+        elif not isinstance(event, Started):
+            self._on_end(event)
+        session.changed.emit()
+
+    def _on_answer(self, request: ask.Request, value: Any) -> None:
+        session = self._session
+        match value:
+            case MaskPrediction():
+                assert isinstance(request, ask.Predict)
+                session.predictions.take(request, value)
+            case Written():
+                self._on_written(session.ledger.writing(request.generation), value)
+            case LabelChange():
+                session.labels_changed.emit(value)
+            case EncodeEvent():
+                session.encoded.add(value.plane)
+                session.planes_encoded.emit()
+            case LabelArray():
+                session.labels = value
+                session.labels_ready.emit(value)
+            case Path():
+                session.saved.emit(value)
+            case int():
+                session.note_label(value)
+            case tuple() if isinstance(request, ask.ListModels):
+                session.models = value
+
+    def _on_written(self, writing: Writing | None, written: Written) -> None:
+        assert writing is not None
+        session = self._session
+        record = session.object(writing.object_id)
+        plane, step = written.edit.plane, written.step
+        region = written.edit.region if written.edit.region.area else None
+        if step is not None:
+            record.ends += (step,) if step.stop_reason is not None else ()
+            session.encoded.add(plane)
+        writing.note(written.delta, record.written.get(plane), region)
+        session.writer.set_written(record, {plane: region})
+        session.labels_changed.emit(written.change)
+
+    def _on_end(self, event: Event) -> None:
+        session, request = self._session, event.request
+        session.orders.ended(request)
+        writing = session.ledger.end(request.generation)
+        if writing is not None and writing.deltas:
+            session.history.push(writing.step())
+        if isinstance(request, ask.Predict) and not isinstance(event, Finished):
+            session.object(request.object_id).forget_question(request.plane, request.marks)
+        if isinstance(event, Failed):
+            self._on_failed(request, event.error)
+        session.ledger.settle()
+
+    def _on_failed(self, request: ask.Request, error: Exception) -> None:
+        session = self._session
+        if isinstance(request, ask.LoadModel):
+            session.model_error = error
+        session.journal.append("error", what=type(error).__name__, message=str(error))
+        session.failed.emit(error)

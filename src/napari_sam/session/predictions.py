@@ -1,0 +1,95 @@
+"""Encoding what is on screen, asking the model about marks, and showing its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from napari_sam.core.planes import PlaneRef
+from napari_sam.core.results import MaskPrediction
+from napari_sam.session import requests as ask
+from napari_sam.session.marks import Marks
+from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.resolve import Blocked, parallel, planes_around
+
+if TYPE_CHECKING:
+    from napari_sam.session.session import Session
+
+
+class Predictions:
+    """Keeps the answers of the model in step with the marks and the plane on screen.
+
+    Parameters
+    ----------
+    session : Session
+        Whose objects they belong to.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def encode_view(self) -> None:
+        """Order the plane on screen, and its neighbours for idle time."""
+        session = self._session
+        if session.volume is None or isinstance(session.resolved, Blocked):
+            return
+        assert isinstance(session.view, PlaneRef)
+        if session.view not in session.encoded:
+            session.orders.submit(ask.EncodePlane(plane=session.view))
+        self.encode_neighbours(session.state.idle_reach)
+
+    def encode_neighbours(self, reach: int | None) -> None:
+        """Order the planes around the one on screen, nearest first; all of them if `reach` is None."""
+        session = self._session
+        if session.volume is None or isinstance(session.view, Blocked):
+            return
+        size = session.volume.shape_zyx(session.view.level)[session.view.axis]
+        planes = planes_around(session.view, size, reach)
+        missing = tuple(p for p in planes if p not in session.encoded)
+        if missing:
+            session.orders.submit(ask.EncodePlanes(planes=missing))
+
+    def put_marks(self, record: ObjectRecord, marks: Marks) -> None:
+        """Give an object its marks, and ask what they mean."""
+        record.marks = marks
+        self._session.journal.append("marks", object=record.object_id, **marks.to_json())
+        self.update()
+
+    def update(self) -> None:
+        """Ask for every plane, parallel to the one on screen, whose marks are not those asked for last."""
+        session = self._session
+        resolved, record = session.resolved, session.record
+        if isinstance(resolved, Blocked):
+            return
+        gone = [p for p in record.asked if parallel(p, resolved.plane) and p not in resolved.marks]
+        for plane in gone:
+            record.forget(plane)
+            session.orders.cancel_prediction(record.object_id, plane)
+        for plane, marks in resolved.marks.items():
+            asked = record.asked.get(plane)
+            if asked is None or not marks.same_as(asked):
+                self._ask(record, plane, marks)
+        self.show(gone)
+
+    def take(self, request: ask.Predict, prediction: MaskPrediction) -> None:
+        """Note an answer, if its marks are still those of the object."""
+        session = self._session
+        record = session.objects.get(request.object_id)
+        if record is None or record.asked.get(request.plane) is not request.marks:
+            return
+        record.set_prediction(request.plane, prediction)
+        if record is session.record:
+            self.show([request.plane])
+
+    def show(self, planes: Iterable[PlaneRef]) -> None:
+        """Make the preview of these planes what is pending of the active object."""
+        session = self._session
+        for redraw in session.preview.show(planes, session.record.pending):
+            session.preview_changed.emit(redraw)
+
+    def _ask(self, record: ObjectRecord, plane: PlaneRef, marks: Marks) -> None:
+        earlier = record.predictions.get(plane) if marks.extends(record.asked.get(plane)) else None
+        record.asked[plane] = marks
+        self._session.orders.submit(
+            ask.Predict(object_id=record.object_id, plane=plane, marks=marks, earlier=earlier)
+        )
