@@ -13,6 +13,7 @@ PUBLIC = {
     "PromptSet",
     "PropagationStep",
     "Volume",
+    "evaluate",
     "load_model",
     "open_volume",
     "propagate",

@@ -19,6 +19,7 @@ _PUBLIC = {
     "PromptSet": "napari_sam.core.prompts",
     "PropagationStep": "napari_sam.core.results",
     "Volume": "napari_sam.io.volume",
+    "evaluate": "napari_sam.cli.measure",
     "load_model": "napari_sam.inference.predictor",
     "open_volume": "napari_sam.io.volume",
     "propagate": "napari_sam.propagation.api",
@@ -28,6 +29,7 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from napari_sam.cli.measure import evaluate
     from napari_sam.core.contrast import Contrast
     from napari_sam.core.models import ModelSpec
     from napari_sam.core.planes import PlaneRef

@@ -30,6 +30,9 @@ from napari_sam.training.protocol import (
 
 REPORTED = (1, 2, 3, 5)
 
+Pair = tuple[Path, Path]
+"""Image file and label file."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationLimits:
@@ -70,6 +73,8 @@ class SetResult:
     noc85 : float
     worse : float
         Share of clicks after which the IoU fell by more than 0.05.
+    curve : tuple of float
+        mIoU after 1, 2, 3 ... clicks.
     """
 
     name: str
@@ -78,30 +83,42 @@ class SetResult:
     miou: dict[str, float]
     noc85: float
     worse: float
+    curve: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All figures; `to_dict` is plain data for JSON."""
+    """All figures of planes; `to_dict` is plain data for JSON."""
 
     sets: tuple[SetResult, ...]
     limits: EvaluationLimits = field(default_factory=EvaluationLimits)
 
     @property
+    def curve(self) -> tuple[float, ...]:
+        """Mean over sets of mIoU after 1, 2, 3 ... clicks."""
+        return tuple(float(v) for v in np.mean([s.curve for s in self.sets], axis=0)) if self.sets else ()
+
+    @property
     def mean(self) -> dict[str, float]:
         """Means over sets."""
-        keys = [*map(str, REPORTED), "box"]
-        if not self.sets:
-            raise TrainingError("nothing could be measured; check the folder")
+        keys = list(self.sets[0].miou)
         means = {key: float(np.mean([s.miou[key] for s in self.sets])) for key in keys}
         return means | {
             "noc85": float(np.mean([s.noc85 for s in self.sets])),
             "worse": float(np.mean([s.worse for s in self.sets])),
         }
 
+    def need_results(self, folder: Path) -> None:
+        """Raise TrainingError if there are none."""
+        if not self.sets:
+            raise TrainingError(
+                f"{folder} holds no NAME_img.png|tif with NAME_lbl.tif that could be measured: "
+                f"objects need at least {self.limits.min_area} pixels"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Sets, means and limits as plain data."""
-        return asdict(self) | {"mean": self.mean}
+        return asdict(self) | {"mean": self.mean, "curve": self.curve}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +128,7 @@ class _ImageResult:
 
 
 def evaluate(folder: Path, predictor: Predictor, limits: EvaluationLimits | None = None) -> Evaluation:
-    """Measure planes of every set and volume in a folder.
+    """Measure the planes of every set and volume in a folder; `ns.evaluate` measures volumes as a whole too.
 
     Parameters
     ----------
@@ -128,10 +145,9 @@ def evaluate(folder: Path, predictor: Predictor, limits: EvaluationLimits | None
         There is nothing to measure.
     """
     limits = limits or EvaluationLimits()
-    results = tuple(evaluate_sets(folder, predictor, limits))
-    if not results:
-        raise TrainingError(f"{folder} holds no NAME_img.png|tif with NAME_lbl.tif that could be measured")
-    return Evaluation(results, limits)
+    found = Evaluation(tuple(evaluate_sets(folder, predictor, limits)), limits)
+    found.need_results(folder)
+    return found
 
 
 def row(result: SetResult) -> str:
@@ -141,22 +157,52 @@ def row(result: SetResult) -> str:
     return f"{result.name}  {figures}  noc85 {result.noc85:.2f}  worse {result.worse:.3f}  {counts}"
 
 
+def mean_row(evaluation: Evaluation) -> str:
+    """One line for people, of the means over sets."""
+    return "mean  " + "  ".join(f"{name} {value:.3f}" for name, value in evaluation.mean.items())
+
+
 def evaluate_sets(folder: Path, predictor: Predictor, limits: EvaluationLimits) -> Iterator[SetResult]:
-    """One result after the other, as they are done."""
-    subs = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    for sub in subs or [folder]:
-        pairs = find_pairs(sub)
-        if not pairs:
-            continue
-        if sub.name == "volumes":
-            for pair in pairs:
-                yield from _evaluate_planes(
-                    pair[0].stem.removesuffix("_img"), _volume_planes(pair, limits), predictor, limits
-                )
-        else:
+    """One result after the other, as they are done: of each set of images, and of each volume."""
+    for name, pairs in labelled_sets(folder):
+        volumes = [pair for pair in pairs if is_volume(pair)]
+        images = [pair for pair in pairs if pair not in volumes]
+        if images:
             yield from _evaluate_planes(
-                sub.name, map(_read, _spread(pairs, limits.images)), predictor, limits
+                name, map(read_pair, _spread(images, limits.images)), predictor, limits
             )
+        for pair in volumes:
+            yield from _evaluate_planes(volume_name(pair), _volume_planes(pair, limits), predictor, limits)
+
+
+def labelled_sets(folder: Path) -> list[tuple[str, list[Pair]]]:
+    """Name and pairs of each subfolder that has some, or of the folder itself.
+
+    Raises
+    ------
+    TrainingError
+        There is no such folder.
+    """
+    if not folder.is_dir():
+        raise TrainingError(
+            f"there is no folder {folder}; give one that holds NAME_img.tif with NAME_lbl.tif"
+        )
+    subs = [p for p in sorted(folder.iterdir()) if p.is_dir()]
+    found = [(sub.name, find_pairs(sub)) for sub in [folder, *subs]]
+    return [(name, pairs) for name, pairs in found if pairs]
+
+
+def is_volume(pair: Pair) -> bool:
+    """Whether the labels of a pair are a ZYX volume, by their header alone."""
+    if not pair[1].is_file():
+        raise TrainingError(f"{pair[0]} has no labels at {pair[1]}; add them, or move the image away")
+    with tifffile.TiffFile(pair[1]) as file:
+        return len(file.series[0].shape) == 3
+
+
+def volume_name(pair: Pair) -> str:
+    """Name of a labelled volume."""
+    return pair[0].stem.removesuffix("_img")
 
 
 def _evaluate_planes(
@@ -174,7 +220,8 @@ def _evaluate_planes(
     miou["box"] = _mean([result.boxes for result in found])
     noc = _mean([np.array([number_of_clicks(c, limits.clicks) for c in one]) for one in curves])
     worse = share_worse(np.concatenate(curves))
-    yield SetResult(name, len(found), sum(map(len, curves)), miou, noc, worse)
+    curve = tuple(_mean([c[:, k] for c in curves]) for k in range(limits.clicks))
+    yield SetResult(name, len(found), sum(map(len, curves)), miou, noc, worse, curve)
 
 
 def _mean(groups: Sequence[FloatArray]) -> float:
@@ -182,18 +229,26 @@ def _mean(groups: Sequence[FloatArray]) -> float:
     return float(np.mean([group.mean() for group in groups]))
 
 
-def _read(pair: tuple[Path, Path]) -> tuple[Array, Array]:
+def read_pair(pair: Pair) -> tuple[Array, Array]:
+    """Image and labels of a pair; a TrainingError says what is wrong with it."""
     image_path, label_path = pair
+    if not label_path.is_file():
+        raise TrainingError(f"{image_path} has no labels at {label_path}; add them, or move the image away")
     is_png = image_path.suffix.lower() == ".png"
     image = np.asarray(imread(image_path) if is_png else tifffile.imread(image_path))
     labels = np.asarray(tifffile.imread(label_path))
+    if labels.ndim not in (2, 3) or labels.dtype.kind not in "iu":
+        raise TrainingError(
+            f"{label_path} holds {labels.dtype} of shape {labels.shape}; "
+            "labels are whole numbers, of a plane (Y, X) or a volume (Z, Y, X)"
+        )
     if image.shape[: labels.ndim] != labels.shape:
         raise TrainingError(f"{label_path} has shape {labels.shape}, but its image has {image.shape}")
     return image, labels
 
 
-def _volume_planes(pair: tuple[Path, Path], limits: EvaluationLimits) -> Iterator[tuple[Array, Array]]:
-    image, labels = _read(pair)
+def _volume_planes(pair: Pair, limits: EvaluationLimits) -> Iterator[tuple[Array, Array]]:
+    image, labels = read_pair(pair)
     for index in _spread(range(len(labels)), limits.planes):
         yield image[index], labels[index]
 
@@ -209,8 +264,8 @@ def evaluate_image(
     image: Array, labels: Array, predictor: Predictor, limits: EvaluationLimits
 ) -> _ImageResult:
     """Click and box every object of an image."""
-    areas = np.bincount(labels.ravel())
-    numbers = [n for n in np.flatnonzero(areas >= limits.min_area).tolist() if n]
+    found, areas = np.unique(labels, return_counts=True)
+    numbers = found[(areas >= limits.min_area) & (found > 0)].tolist()
     truths = [labels == number for number in _spread(numbers, limits.objects)]
     if not truths:
         return _ImageResult(np.zeros((0, limits.clicks)), np.zeros(0))
