@@ -247,3 +247,17 @@ def test_the_example_of_the_module_is_true():
     result = doctest.testmod(volume_module)
     assert result.attempted > 3
     assert not result.failed
+
+
+@pytest.mark.parametrize("axes", ["ZYX", "CTZYX", "ZYXC"])
+def test_a_box_is_what_the_planes_hold(axes):
+    sizes = dict(zip("TZYXC", (2, 5, 6, 7, 3)))
+    array = np.random.default_rng(0).integers(0, 99, [sizes[a] for a in axes]).astype(np.uint8)
+    volume = open_volume(array, axes=axes)
+    time = volume.n_time - 1
+    box = volume.read_box(((1, 4), (2, 9), (0, 7)), time=time)
+    planes = [volume.read_plane(PlaneRef(0, z, 0, time)) for z in range(1, 4)]
+    np.testing.assert_array_equal(box, np.stack(planes)[:, 2:])
+    if volume.n_channels == 3:
+        chosen = volume.subset(channels=2).read_box(((1, 4), (2, 6), (0, 7)), time=time)
+        np.testing.assert_array_equal(chosen, box[..., 2])

@@ -41,6 +41,16 @@ def replacing(target: Path) -> Iterator[Path]:
         _remove(beside)
 
 
+def check_new(target: Path, overwrite: bool) -> None:
+    """Raise ExportError if a file cannot be put at `target`: no folder for it, or something is there."""
+    if not target.parent.is_dir():
+        raise ExportError(f"there is no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise ExportError(f"{target} is a folder; choose another name")
+    if target.exists() and not overwrite:
+        raise ExportError(f"{target} exists; choose another name, or pass overwrite=True")
+
+
 def sync_to_disk(path: Path) -> None:
     """Wait until a file, or all files in a folder, have reached the disk."""
     if path.is_file():

@@ -35,6 +35,9 @@ from napari_sam.io.readers.pixels import Pixels, Triple
 from napari_sam.io.readers.tiff import SUFFIXES, read_tiff
 from napari_sam.io.units import parse_unit
 
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+"""First voxel and last voxel + 1 along Z, Y, X."""
+
 MissingChunks = Literal["warn", "error", "fill"]
 
 _READ_ERRORS = (OSError, ValueError, RuntimeError, LookupError, TypeError, EOFError, zlib.error)
@@ -203,6 +206,35 @@ class Volume:
             InputWarning,
             stacklevel=3,
         )
+
+    def read_box(self, box_zyx: Box, *, time: int = 0, level: int = 0) -> Array:
+        """Read a box of voxels: (z, y, x), with a last axis where there is more than one channel.
+
+        Parameters
+        ----------
+        box_zyx : ((int, int), (int, int), (int, int))
+            First voxel and last voxel + 1 along Z, Y, X; cut at the borders of the volume.
+        time, level : int
+            Time point and multiscale level.
+
+        Raises
+        ------
+        VolumeError
+            If the data are damaged.
+        """
+        self._check_level(level)
+        wanted: dict[str, int | slice] = {a: slice(*b) for a, b in zip(SPATIAL, box_zyx, strict=True)}
+        shape = [len(range(*slice(*b).indices(n))) for b, n in zip(box_zyx, self.shape_zyx(level))]
+        wanted |= {"T": time if self._time is None else self._time[time], DROPPED: 0}
+        try:
+            block = read_section(self._pixels.levels[level], self._axes, wanted, SPATIAL + CHANNELS)
+        except _READ_ERRORS as error:
+            raise VolumeError(
+                f"cannot read {box_zyx} of {self._name}: {error}; the data may be damaged"
+            ) from error
+        block = block.reshape(*shape, -1)
+        block = block if self._channels is None else block[..., list(self._channels)]
+        return block[..., 0] if block.shape[-1] == 1 else block
 
     # Making others of it
 

@@ -1,0 +1,59 @@
+"""Tables, meshes and COCO files from the command line."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from napari_sam.io.save import save_labels
+
+
+@pytest.fixture
+def labels_path(tmp_path, phantom):
+    path = tmp_path / "labels.ome.zarr"
+    properties = {1: {"name": "left", "class": "cell"}, 2: {"name": "right"}}
+    return save_labels(
+        phantom.labels, path, properties=properties, spacing_zyx=(2.0, 0.5, 0.5), unit="micrometer"
+    )
+
+
+def test_table_with_intensities(call, labels_path, image_path, phantom, tmp_path):
+    code, said, err = call("export", labels_path, tmp_path / "t.csv", "--image", image_path)
+    assert code == 0, err
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert [(r["label"], r["name"], r["class"]) for r in rows] == [("1", "left", "cell"), ("2", "right", "")]
+    assert [int(r["voxels"]) for r in rows] == np.bincount(phantom.labels.ravel())[1:].tolist()
+    assert all(float(r["mean_intensity"]) == 200 for r in rows)
+    assert "saved" in said
+
+
+def test_table_takes_the_voxel_size_of_the_labels(call, labels_path, tmp_path):
+    assert call("export", labels_path, tmp_path / "t.csv")[0] == 0
+    (first, _) = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
+    assert float(first["volume"]) == int(first["voxels"]) * 0.5
+    assert first["unit"] == "micrometer"
+
+
+def test_coco_has_classes(call, labels_path, tmp_path):
+    assert call("export", labels_path, tmp_path / "c.json", "--axis", "y")[0] == 0
+    coco = json.loads((tmp_path / "c.json").read_text())
+    assert [c["name"] for c in coco["categories"]] == ["object", "cell"]
+    assert len(coco["images"]) == 48
+
+
+def test_meshes(call, labels_path, tmp_path):
+    assert call("export", labels_path, tmp_path / "m", "--meshes", "stl")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["object_00001.stl", "object_00002.stl"]
+    assert call("export", labels_path, tmp_path / "one.obj", "--object", "2")[0] == 0
+    assert "object_2" in (tmp_path / "one.obj").read_text()
+    assert "object_1" not in (tmp_path / "one.obj").read_text()
+
+
+def test_what_cannot_be_is_said(call, labels_path, image_path, tmp_path):
+    assert call("export", labels_path, tmp_path / "m", "--meshes", "ply")[0] == 2
+    assert call("export", labels_path, tmp_path / "m.obj", "--object", "two")[0] == 2
+    code, _, err = call("export", labels_path, tmp_path / "m.obj", "--object", "9")
+    assert (code, "no object 9" in err) == (1, True)
+    code, _, err = call("export", image_path, tmp_path / "t.xlsx")
+    assert (code, "cannot tell a format" in err) == (1, True)
