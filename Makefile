@@ -7,7 +7,7 @@ HEADLESS ?= .venv-headless
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-headless lint format docs pictures benchmarks clean
+.PHONY: help demo test test-headless lint format docs pictures clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,10 @@ format: $(VENV)/.ready  ## Format the code
 docs: $(VENV)/.ready  ## Build the documentation into build/docs, checking its links
 	$(BIN)/pip install --quiet --constraint constraints.txt ".[docs]"
 	$(BIN)/mkdocs build --strict
+
+pictures: $(VENV)/.ready  ## Make the pictures of docs/images again
+	sh scripts/need_screen.sh
+	$(BIN)/python scripts/make_pictures.py
 
 clean:  ## Remove environments and built files
 	rm -rf $(VENV) $(HEADLESS) build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
