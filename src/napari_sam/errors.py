@@ -23,7 +23,8 @@
     NapariSamWarning (UserWarning)
     ├── FallbackWarning                       slower or less precise than asked for, and why
     ├── CacheWarning                          the embedding cache could not be used as usual
-    └── InputWarning                          input was usable after a change that is named
+    ├── InputWarning                          input was usable after a change that is named
+    └── SessionWarning                        a session was reopened, but for something that is named
 """
 
 
@@ -109,3 +110,7 @@ class CacheWarning(NapariSamWarning):
 
 class InputWarning(NapariSamWarning):
     """Input was usable only after a change that the message names."""
+
+
+class SessionWarning(NapariSamWarning):
+    """A session was reopened, but for something that the message names."""

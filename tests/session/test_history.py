@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from napari_sam.session.history import History, MarksStep
+from napari_sam.session.history import History, MarksChange, Step
 from napari_sam.session.marks import Marks
 
 
 def step(number, points=1):
-    return MarksStep(number, Marks(), Marks(np.zeros((points, 4)), np.ones(points, bool)))
+    marks = Marks(np.zeros((points, 4)), np.ones(points, bool))
+    return Step("prompt", number, (MarksChange(number, Marks(), marks),))
 
 
 def test_more_than_a_hundred_steps_are_undone_and_redone_in_order():

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari_sam.core.results import EncodeEvent, MaskPrediction
 from napari_sam.session import requests as ask
-from napari_sam.session.engine import Written
+from napari_sam.session.engine import ImageChanged, Restored, Weights, Written
 from napari_sam.session.history import Writing
-from napari_sam.session.labels import LabelArray, LabelChange
+from napari_sam.session.labels import LabelArray
+from napari_sam.session.recovery import Recovered
 from napari_sam.session.worker import Answer, Event, Failed, Finished, Started
 
 if TYPE_CHECKING:
@@ -49,40 +50,48 @@ class Answers:
                 session.predictions.take(request, value)
             case Written():
                 self._on_written(session.ledger.writing(request.generation), value)
-            case LabelChange():
-                session.labels_changed.emit(value)
+            case Restored():
+                session.writer.take_restored(value)
+                session.labels_changed.emit(value.change)
             case EncodeEvent():
                 session.encoded.add(value.plane)
                 session.planes_encoded.emit()
             case LabelArray():
                 session.labels = value
                 session.labels_ready.emit(value)
+            case Weights():
+                session.note_weights(value)
+            case ImageChanged():
+                session.image_changed.emit(value.planes)
+            case Recovered():
+                session.take_recovered(value)
             case Path():
                 session.saved.emit(value)
             case int():
                 session.note_label(value)
             case tuple() if isinstance(request, ask.ListModels):
                 session.models = value
+            case tuple() if isinstance(request, ask.FindSessions):
+                session.sessions_found.emit(value)
 
     def _on_written(self, writing: Writing | None, written: Written) -> None:
         assert writing is not None
-        session = self._session
-        record = session.object(writing.object_id)
-        plane, step = written.edit.plane, written.step
-        region = written.edit.region if written.edit.region.area else None
+        session, step = self._session, written.step
         if step is not None:
-            record.ends += (step,) if step.stop_reason is not None else ()
-            session.encoded.add(plane)
-        writing.note(written.delta, record.written.get(plane), region)
-        session.writer.set_written(record, {plane: region})
+            session.object(written.edit.label).ends += (step,) if step.stop_reason is not None else ()
+            session.encoded.add(step.plane)
+        session.writer.take_written(writing, written)
         session.labels_changed.emit(written.change)
 
     def _on_end(self, event: Event) -> None:
         session, request = self._session, event.request
         session.orders.ended(request)
+        if session.ledger.has(request.generation):
+            session.journal.append("end", job=request.generation, how=type(event).__name__.lower())
         writing = session.ledger.end(request.generation)
-        if writing is not None and writing.deltas:
-            session.history.push(writing.step())
+        step = writing.step() if writing is not None else None
+        if step is not None:
+            session.history.push(step)
         if isinstance(request, ask.Predict) and not isinstance(event, Finished):
             session.object(request.object_id).forget_question(request.plane, request.marks)
         if isinstance(event, Failed):

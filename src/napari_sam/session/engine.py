@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import singledispatchmethod
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,14 +14,20 @@ from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
-from napari_sam.core.results import EncodeEvent, LabelEdit, PropagationStep
+from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction, PropagationStep
 from napari_sam.errors import SessionError
 from napari_sam.io.labels import create_labels
 from napari_sam.io.save import SaveOptions, iter_save_labels
 from napari_sam.propagation.engine import Steps, propagate_objects
+from napari_sam.session import recovery
 from napari_sam.session import requests as ask
-from napari_sam.session.labels import LabelArray, LabelChange, LabelDelta, apply_edit, restore
+from napari_sam.session.codec import encode, unpack_region
+from napari_sam.session.history import NOWHERE, LabelWrite
+from napari_sam.session.image import WatchedVolume, changed_planes
+from napari_sam.session.journal import Journal
+from napari_sam.session.labels import Kept, LabelArray, LabelChange, LabelDelta, apply_edit, restore
 from napari_sam.session.marks import Marks, prompts_on_plane
+from napari_sam.session.report import write_report
 from napari_sam.session.worker import Job
 
 
@@ -68,6 +76,14 @@ class Backend(Protocol):
         """Give the encoder of a volume, over the cache."""
 
 
+@runtime_checkable
+class Identifies(Protocol):
+    """What a backend has besides, when it can tell weights apart on other machines."""
+
+    def identify(self, spec: ModelSpec, predictor: Predictor) -> dict[str, Any]:
+        """Plain values that say which weights these are."""
+
+
 class SamBackend:
     """The real networks and the cache on disk; torch is imported when it is first used."""
 
@@ -93,15 +109,56 @@ class SamBackend:
 
         return CachedEncoder(volume, predictor, default_store())
 
+    def identify(self, spec: ModelSpec, predictor: Predictor) -> dict[str, Any]:
+        """Architecture, precision and the hash of the weight file."""
+        named = {name: str(getattr(predictor, name, "")) for name in ("architecture", "device", "dtype")}
+        return {**named, "file_hash": weights_hash(spec.name)}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
     """One edit was written."""
 
     edit: LabelEdit
-    delta: LabelDelta
+    at: int
     change: LabelChange
     step: PropagationStep | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Restored:
+    """One change of labels was taken back or made again.
+
+    Parameters
+    ----------
+    write : LabelWrite
+        Which change.
+    change : LabelChange
+        What the box holds now.
+    region : Region, optional
+        The mask that the object has in the plane now.
+    at : int
+        Where in the journal that mask is kept.
+    """
+
+    write: LabelWrite
+    change: LabelChange
+    region: Region | None
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Which weights were loaded, as plain values."""
+
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageChanged:
+    """Planes whose pixels are not what they were when they were used before."""
+
+    planes: tuple[PlaneRef, ...]
 
 
 class Engine:
@@ -118,6 +175,9 @@ class Engine:
         self._predictor: Predictor | None = None
         self._volume: VolumeLike | None = None
         self._encoder: CachingEncoder | None = None
+        self._journal = Journal(None)
+        self._contrasts: set[int] = set()
+        self._changed: list[PlaneRef] = []
 
     @singledispatchmethod
     def job(self, request: ask.Request) -> Job:
@@ -131,30 +191,42 @@ class Engine:
     @job.register
     def _(self, request: ask.LoadModel) -> Job:
         self._predictor = self._encoder = None
-        self._predictor = self._backend.load_model(request.spec)
-        yield self._predictor
+        predictor = self._predictor = self._backend.load_model(request.spec)
+        more = (
+            self._backend.identify(request.spec, predictor) if isinstance(self._backend, Identifies) else {}
+        )
+        yield Weights({"model": request.spec.name, "encoder_digest": predictor.digest, **more})
 
     @job.register
     def _(self, request: ask.UseVolume) -> Job:
-        self._volume, self._encoder = request.volume, None
+        journal = self._journal = request.journal
+        self._contrasts.clear()
+
+        def note(plane: PlaneRef, digest: str) -> None:
+            journal.append("pixels", plane=encode(plane), digest=digest)
+
+        def complain(plane: PlaneRef, digest: str) -> None:
+            note(plane, digest)
+            self._changed.append(plane)
+
+        self._volume, self._encoder = WatchedVolume(request.volume, request.known, note, complain), None
         yield request.volume
 
     @job.register
     def _(self, request: ask.CreateLabels) -> Job:
-        yield LabelArray(_new_labels(request), request.level)
+        yield LabelArray(_new_labels(request), request.level, request.journal)
 
     @job.register
     def _(self, request: ask.UseLabels) -> Job:
-        yield from _largest_label(request.labels)
+        yield from _largest_label(request.labels, request.copy)
 
     @job.register
     def _(self, request: ask.Predict) -> Job:
-        predictor, encoder = self._ready()
-        prompts = prompts_on_plane(request.marks, request.plane, encoder.volume)
-        if request.earlier is not None:
-            prompts = prompts.with_logits(request.earlier.low_res_logits)
-        embedding = encoder.embedding(request.plane, [prompts])
-        yield predictor.predict(embedding, prompts)
+        earlier = request.earlier
+        for marks, chosen in request.chain:
+            earlier = _choose(self._answer(request.plane, marks, earlier), chosen)
+        yield _choose(self._answer(request.plane, request.marks, earlier), request.chosen)
+        yield from self._complaints()
 
     @job.register
     def _(self, request: ask.EncodePlane) -> Job:
@@ -175,6 +247,8 @@ class Engine:
         for plane in request.stale:
             if plane not in visited:
                 yield _write(request.labels, _nothing(plane, request), request)
+        self._note_contrast(request.plane.time)
+        yield from self._complaints()
 
     @job.register
     def _(self, request: ask.WriteLabels) -> Job:
@@ -183,9 +257,30 @@ class Engine:
 
     @job.register
     def _(self, request: ask.RestoreLabels) -> Job:
-        deltas = request.deltas if request.forward else reversed(request.deltas)
-        for delta in deltas:
-            yield restore(request.labels, delta, forward=request.forward)
+        writes = request.writes if request.forward else reversed(request.writes)
+        for write in writes:
+            yield restore_write(request.labels, write, request.forward, request.generation)
+
+    @job.register
+    def _(self, request: ask.OpenSession) -> Job:
+        yield recovery.recover(request.folder)
+
+    @job.register
+    def _(self, request: ask.FindSessions) -> Job:
+        yield recovery.find_sessions(request.root, request.image)
+
+    @job.register
+    def _(self, request: ask.CheckImage) -> Job:
+        changed = changed_planes(request.volume, request.known)
+        if changed:
+            yield ImageChanged(tuple(changed))
+
+    @job.register
+    def _(self, request: ask.EndSession) -> Job:
+        if request.journal.path is not None:
+            write_report(request.journal.path.parent)
+        request.journal.close()
+        yield None
 
     @job.register
     def _(self, request: ask.SaveLabels) -> Job:
@@ -201,12 +296,45 @@ class Engine:
             self._encoder = self._backend.make_encoder(self._volume, self._predictor)
         return self._predictor, self._encoder
 
+    def _answer(self, plane: PlaneRef, marks: Marks, earlier: MaskPrediction | None) -> MaskPrediction:
+        predictor, encoder = self._ready()
+        prompts = prompts_on_plane(marks, plane, encoder.volume)
+        if earlier is not None:
+            prompts = prompts.with_logits(earlier.low_res_logits)
+        answer = predictor.predict(encoder.embedding(plane, [prompts]), prompts)
+        self._note_contrast(plane.time)
+        return answer
+
+    def _note_contrast(self, time: int) -> None:
+        """Keep in the journal which grey values the model saw as black and white."""
+        contrast_at = getattr(self._encoder, "contrast_at", None)
+        if contrast_at is not None and time not in self._contrasts:
+            self._contrasts.add(time)
+            self._journal.append("contrast", time_point=time, contrast=encode(contrast_at(time)))
+
+    def _complaints(self) -> Iterator[ImageChanged]:
+        if self._changed:
+            planes, self._changed = tuple(self._changed), []
+            yield ImageChanged(planes)
+
     def _encode(self, plane: PlaneRef, done: int, total: int) -> EncodeEvent:
         _, encoder = self._ready()
         cached = encoder.is_cached(plane)
         if not cached:
             encoder.embedding(plane)
         return EncodeEvent(plane, cached, done, total)
+
+
+def weights_hash(name: str) -> str:
+    """Hash of a model's weight file: its publisher's, else SHA-256."""
+    from napari_sam.inference.registry import ModelEntry, find_model, model_file
+
+    found = find_model(name)
+    if isinstance(found, ModelEntry) and found.hash:
+        return found.hash
+    path = model_file(name) if isinstance(found, ModelEntry) else found
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def _write(
@@ -216,8 +344,27 @@ def _write(
     step: PropagationStep | None = None,
 ) -> Written:
     replaced = request.replaces.get(edit.plane)
-    delta, change = apply_edit(labels, edit, request.policy, replaced)
-    return Written(edit, delta, change, step)
+    kept = Kept(labels.journal, request.generation, edit.label, edit.region)
+    _, change = apply_edit(labels, edit, request.policy, replaced, kept)
+    return Written(edit, kept.at, change, step)
+
+
+def restore_write(labels: LabelArray, write: LabelWrite, forward: bool, job: int) -> Restored:
+    """Take one change of labels back, or make it again."""
+    record = labels.journal.read(write.at)
+    change = restore(labels, LabelDelta.from_json(record), forward=forward, note=Kept(labels.journal, job))
+    at = write.at if forward else write.before
+    if not write.object_id or at == NOWHERE:
+        return Restored(write, change, None, NOWHERE)
+    mask = record["region"] if forward else labels.journal.read(at)["region"]
+    region = unpack_region(mask)
+    return Restored(write, change, region if region.area else None, at)
+
+
+def _choose(prediction: MaskPrediction, chosen: int) -> MaskPrediction:
+    return (
+        prediction.cycled(chosen - prediction.chosen) if chosen < len(prediction.candidates) else prediction
+    )
 
 
 def _propagation(request: ask.Propagate, predictor: Predictor, encoder: CachingEncoder) -> Steps:
@@ -260,10 +407,12 @@ def _new_labels(request: ask.CreateLabels) -> object:
     )
 
 
-def _largest_label(labels: LabelArray) -> Job:
+def _largest_label(labels: LabelArray, copy: LabelArray | None) -> Job:
     """Yield the largest label so far after every plane, so that a scan of a large array can be cancelled."""
     largest = 0
-    array = labels.array
-    for start in range(array.shape[0]):
-        largest = max(largest, int(np.max(array[start], initial=0)))
+    for index in np.ndindex(*labels.array.shape[:-2]):
+        part = np.asarray(labels.array[index])
+        if copy is not None:
+            copy.array[index[len(index) + 2 - copy.array.ndim :]] = part
+        largest = max(largest, int(np.max(part, initial=0)))
         yield largest

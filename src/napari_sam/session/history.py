@@ -1,20 +1,25 @@
-"""Undo and redo: what changed, not copies of everything."""
+"""Undo and redo: what changed, not copies of everything.
+
+A step holds the marks and settings of objects before and after, which are small, and for labels only *where* in
+the journal each change is kept. So memory does not grow with the size of objects.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from napari_sam.core.planes import PlaneRef, Region
-from napari_sam.session.labels import LabelDelta
+from napari_sam.core.planes import PlaneRef
 from napari_sam.session.marks import Marks
 
-Regions = Mapping[PlaneRef, Region | None]
+NOWHERE = -1
+"""Place in the journal of what was never written."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MarksStep:
+class MarksChange:
     """The marks of an object changed."""
 
     object_id: int
@@ -28,41 +33,91 @@ class MarksStep:
             m.points.nbytes + sum(s.vertices.nbytes for s in m.shapes) for m in (self.before, self.after)
         )
 
-    @property
-    def title(self) -> str:
-        """For the undo button."""
-        return "prompt"
+    def reversed(self) -> MarksChange:
+        """The change back."""
+        return MarksChange(self.object_id, self.after, self.before)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelsStep:
-    """Labels of an object changed in one or many planes.
+class RecordChange:
+    """Fields of an object's record changed, such as its name.
+
+    Parameters
+    ----------
+    object_id : int
+        Which object.
+    before, after : mapping of str to value
+        The same fields of `ObjectRecord`; values as `session.codec` takes them.
+    """
+
+    object_id: int
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, about."""
+        return 200 * (len(self.before) + len(self.after))
+
+    def reversed(self) -> RecordChange:
+        """The change back."""
+        return RecordChange(self.object_id, self.after, self.before)
+
+
+Change = MarksChange | RecordChange
+
+
+@dataclass(frozen=True, slots=True)
+class LabelWrite:
+    """One change of labels in one plane.
+
+    Parameters
+    ----------
+    at : int
+        Where in the journal it is kept.
+    plane : PlaneRef
+        Which plane.
+    object_id : int
+        Whose mask was written; 0 for an edit by hand.
+    before : int
+        Where in the journal the mask is kept that the object had there before; NOWHERE if it had none.
+    """
+
+    at: int
+    plane: PlaneRef
+    object_id: int = 0
+    before: int = NOWHERE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """What one undo takes back.
 
     Parameters
     ----------
     title : str
-        For the undo button: "commit", "propagation".
+        For the undo button: "prompt", "keep", "propagation", "delete".
     object_id : int
-        Whose labels.
-    deltas : tuple of LabelDelta
-        In the order in which they were made.
-    regions_before, regions_after : mapping of PlaneRef to Region or None
-        What the object was known to be in the planes concerned.
+        The object that becomes active again.
+    changes : tuple of Change
+        Of marks and records, in order.
+    writes : tuple of LabelWrite
+        Of labels, in the order in which they were made.
     """
 
     title: str
     object_id: int
-    deltas: tuple[LabelDelta, ...]
-    regions_before: Regions
-    regions_after: Regions
+    changes: tuple[Change, ...] = ()
+    writes: tuple[LabelWrite, ...] = ()
 
     @property
     def nbytes(self) -> int:
-        """Memory held by the deltas."""
-        return sum(delta.nbytes for delta in self.deltas)
+        """Memory held, about."""
+        return sum(change.nbytes for change in self.changes) + 150 * len(self.writes)
 
-
-Step = MarksStep | LabelsStep
+    def ordered(self, forward: bool) -> tuple[Change, ...]:
+        """The changes that make the step again, or take it back."""
+        return self.changes if forward else tuple(change.reversed() for change in reversed(self.changes))
 
 
 @dataclass(slots=True, eq=False)
@@ -71,19 +126,14 @@ class Writing:
 
     title: str
     object_id: int
-    deltas: list[LabelDelta] = field(default_factory=list)
-    before: dict[PlaneRef, Region | None] = field(default_factory=dict)
-    after: dict[PlaneRef, Region | None] = field(default_factory=dict)
+    changes: tuple[Change, ...] = ()
+    writes: list[LabelWrite] = field(default_factory=list)
 
-    def note(self, delta: LabelDelta, before: Region | None, after: Region | None) -> None:
-        """Add one change, and what the object was and is in its plane."""
-        self.deltas.append(delta)
-        self.before.setdefault(delta.plane, before)
-        self.after[delta.plane] = after
-
-    def step(self) -> LabelsStep:
-        """All changes as one step."""
-        return LabelsStep(self.title, self.object_id, tuple(self.deltas), self.before, self.after)
+    def step(self) -> Step | None:
+        """All changes as one step; None if there are none."""
+        if not self.writes and not self.changes:
+            return None
+        return Step(self.title, self.object_id, self.changes, tuple(self.writes))
 
 
 class Ledger:
@@ -100,6 +150,10 @@ class Ledger:
     def writing(self, generation: int) -> Writing | None:
         """What a job has written so far."""
         return self._open.get(generation)
+
+    def has(self, generation: int) -> bool:
+        """Whether a job is open."""
+        return generation in self._open
 
     def end(self, generation: int) -> Writing | None:
         """Note the end of a job and return what it wrote."""
@@ -135,18 +189,19 @@ class History:
         The oldest are forgotten as well when the steps hold more memory; the last one is always kept.
     """
 
-    def __init__(self, max_steps: int = 500, max_bytes: int = 256 << 20) -> None:
+    def __init__(self, max_steps: int = 1000, max_bytes: int = 64 << 20) -> None:
         self.max_steps, self.max_bytes = max_steps, max_bytes
         self._done: deque[Step] = deque()
         self._undone: list[Step] = []
+        self._held = 0
 
     def push(self, step: Step) -> None:
         """Remember a step that was just made; what was undone before can no longer be redone."""
         self._undone.clear()
         self._done.append(step)
-        held = sum(s.nbytes for s in self._done)
-        while len(self._done) > 1 and (len(self._done) > self.max_steps or held > self.max_bytes):
-            held -= self._done.popleft().nbytes
+        self._held += step.nbytes
+        while len(self._done) > 1 and (len(self._done) > self.max_steps or self._held > self.max_bytes):
+            self._held -= self._done.popleft().nbytes
 
     @property
     def next_undo(self) -> Step | None:
@@ -162,20 +217,25 @@ class History:
         """Move back over one step and return it; None at the beginning."""
         if not self._done:
             return None
-        self._undone.append(self._done.pop())
-        return self._undone[-1]
+        step = self._done.pop()
+        self._held -= step.nbytes
+        self._undone.append(step)
+        return step
 
     def redo(self) -> Step | None:
         """Move forward over one step and return it; None at the end."""
         if not self._undone:
             return None
-        self._done.append(self._undone.pop())
-        return self._done[-1]
+        step = self._undone.pop()
+        self._held += step.nbytes
+        self._done.append(step)
+        return step
 
     def clear(self) -> None:
         """Forget everything."""
         self._done.clear()
         self._undone.clear()
+        self._held = 0
 
     def __len__(self) -> int:
         """Steps that can be undone."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,8 @@ from napari_sam.core.arrays import Array, BoolArray
 from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.errors import SessionError
+from napari_sam.session.codec import pack_region
+from napari_sam.session.journal import Journal
 from napari_sam.session.state import OverlapPolicy
 
 
@@ -27,10 +32,16 @@ class LabelArray:
         Readable and writable by slices: (Y, X), (Z, Y, X) or (T, Z, Y, X).
     level : int
         The multiscale level of the image that it is as large as.
+    journal : Journal
+        Told of every change before it is made; forgets everything by default.
+    lock : RLock
+        Held from reading what is there until the change is made.
     """
 
     array: Any
     level: int = 0
+    journal: Journal = field(default_factory=lambda: Journal(None))
+    lock: Any = field(default_factory=RLock)
 
     def index(self, plane: PlaneRef, box_yxyx: BoxYXYX) -> tuple[slice | int, ...]:
         """Index of a box in a plane."""
@@ -93,9 +104,34 @@ class LabelDelta:
         before, after = np.frombuffer(data[n_mask:], dtype).reshape(2, -1)
         return changed.reshape(shape), before, after
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for the journal."""
+        plane = self.plane
+        return {
+            "plane": [plane.axis, plane.index, plane.level, plane.time],
+            "box": list(self.box_yxyx),
+            "dtype": self.dtype,
+            "data": base64.b64encode(self.packed).decode("ascii"),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> LabelDelta:
+        """The change that `to_json` wrote."""
+        y0, x0, y1, x1 = value["box"]
+        data = base64.b64decode(value["data"])
+        return cls(PlaneRef(*value["plane"]), (y0, x0, y1, x1), value["dtype"], data)
+
+
+Note = Callable[[LabelDelta], object]
+"""Is told of a change before it is made."""
+
 
 def apply_edit(
-    labels: LabelArray, edit: LabelEdit, policy: OverlapPolicy, replaces: Region | None = None
+    labels: LabelArray,
+    edit: LabelEdit,
+    policy: OverlapPolicy,
+    replaces: Region | None = None,
+    note: Note | None = None,
 ) -> tuple[LabelDelta, LabelChange]:
     """Write an object into one plane.
 
@@ -109,6 +145,8 @@ def apply_edit(
         Whether other objects may be written over.
     replaces : Region, optional
         What this object was in this plane before: those voxels are cleared where they still hold its label.
+    note : callable, optional
+        Told of the change before it is made.
 
     Returns
     -------
@@ -125,29 +163,60 @@ def apply_edit(
             f"label {edit.label} does not fit into labels of type {labels.array.dtype}; convert them to uint32"
         )
     box = hull(edit.region, replaces)
-    before = labels.read(edit.plane, box)
-    own = before == edit.label
-    after = before.copy()
-    if replaces is not None:
-        after[own & _in_box(replaces, box)] = 0
-    wanted = _in_box(edit.region, box)
-    if policy is OverlapPolicy.BACKGROUND_ONLY and edit.label:
-        wanted &= own | (before == 0)
-    after[wanted] = edit.label
-    if (after != before).any():
-        labels.write(edit.plane, box, after)
-    return LabelDelta.between(edit.plane, box, before, after), LabelChange(edit.plane, box, after)
+    with labels.lock:
+        before = labels.read(edit.plane, box)
+        after = _edited(before, box, edit, policy, replaces)
+        delta = LabelDelta.between(edit.plane, box, before, after)
+        _make(labels, delta, before, after, note)
+    return delta, LabelChange(edit.plane, box, after)
 
 
-def restore(labels: LabelArray, delta: LabelDelta, *, forward: bool = False) -> LabelChange:
+def restore(
+    labels: LabelArray, delta: LabelDelta, *, forward: bool = False, note: Note | None = None
+) -> LabelChange:
     """Take a change back, or make it again (`forward`); voxels changed since by others are left alone."""
-    values = labels.read(delta.plane, delta.box_yxyx)
     changed, before, after = delta.unpacked()
     old, new = (before, after) if forward else (after, before)
-    current = values[changed]
-    values[changed] = np.where(current == old, new, current)
-    labels.write(delta.plane, delta.box_yxyx, values)
-    return LabelChange(delta.plane, delta.box_yxyx, values)
+    with labels.lock:
+        values = labels.read(delta.plane, delta.box_yxyx)
+        restored = values.copy()
+        current = values[changed]
+        restored[changed] = np.where(current == old, new, current)
+        undone = LabelDelta.between(delta.plane, delta.box_yxyx, values, restored) if note else delta
+        _make(labels, undone, values, restored, note)
+    return LabelChange(delta.plane, delta.box_yxyx, restored)
+
+
+def impose(labels: LabelArray, delta: LabelDelta) -> None:
+    """Make the changed voxels what they became, whatever they are: for redoing a journal."""
+    changed, _, after = delta.unpacked()
+    with labels.lock:
+        values = labels.read(delta.plane, delta.box_yxyx)
+        wanted = values.copy()
+        wanted[changed] = after
+        if (wanted != values).any():
+            labels.write(delta.plane, delta.box_yxyx, wanted)
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """A `Note` that writes to a journal: the change, and the mask of the object that it came from.
+
+    `at` is the place in the journal afterwards.
+    """
+
+    journal: Journal
+    job: int
+    label: int = 0
+    region: Region | None = None
+    at: int = -1
+
+    def __call__(self, delta: LabelDelta) -> None:
+        """Write the change, and the mask it came from, to the journal."""
+        mask = pack_region(self.region) if self.region is not None else None
+        self.at = self.journal.append(
+            "delta", job=self.job, object=self.label, **delta.to_json(), region=mask
+        )
 
 
 def new_label_path(folder: Path, name: str) -> Path:
@@ -173,3 +242,26 @@ def _in_box(region: Region, box: BoxYXYX) -> BoolArray:
         y0, x0, y1, x1 = region.box_yxyx
         result[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]] = region.crop
     return result
+
+
+def _edited(
+    before: Array, box: BoxYXYX, edit: LabelEdit, policy: OverlapPolicy, replaces: Region | None
+) -> Array:
+    """What a box becomes."""
+    own = before == edit.label
+    after = before.copy()
+    if replaces is not None:
+        after[own & _in_box(replaces, box)] = 0
+    wanted = _in_box(edit.region, box)
+    if policy is OverlapPolicy.BACKGROUND_ONLY and edit.label:
+        wanted &= own | (before == 0)
+    after[wanted] = edit.label
+    return after
+
+
+def _make(labels: LabelArray, delta: LabelDelta, before: Array, after: Array, note: Note | None) -> None:
+    """Tell of a change, then make it: a process that is killed in between can make it later."""
+    if note is not None:
+        note(delta)
+    if (after != before).any():
+        labels.write(delta.plane, delta.box_yxyx, after)

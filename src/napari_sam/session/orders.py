@@ -16,6 +16,9 @@ UNDISTURBED = (
     ask.CreateLabels,
     ask.WriteLabels,
     ask.RestoreLabels,
+    ask.OpenSession,
+    ask.FindSessions,
+    ask.EndSession,
 )
 """Requests that a user's Cancel does not stop."""
 
@@ -36,15 +39,24 @@ class Orders:
         self._left_at = 0
         self._thread = InferenceThread(job, deliver)
 
-    def submit(self, request: ask.Request) -> int:
-        """Send a request and return its generation."""
+    def reserve(self) -> int:
+        """A generation for a request that is sent later, or for work that needs none."""
         self._generation += 1
-        request = replace(request, generation=self._generation)
-        if request.lane is not None:
-            self._latest[request.lane] = self._generation
-        self._open.add(self._generation)
-        self._thread.submit(request)
         return self._generation
+
+    def begin_after(self, generation: int) -> None:
+        """Let generations begin above those of an earlier run."""
+        self._generation = max(self._generation, generation)
+
+    def submit(self, request: ask.Request, generation: int | None = None) -> int:
+        """Send a request and return its generation; give the one that was reserved for it."""
+        generation = generation or self.reserve()
+        request = replace(request, generation=generation)
+        if request.lane is not None:
+            self._latest[request.lane] = generation
+        self._open.add(generation)
+        self._thread.submit(request)
+        return generation
 
     def cancel(self, matches: Callable[[ask.Request], bool]) -> None:
         """Cancel requests that match."""
@@ -83,4 +95,5 @@ class Orders:
 
     def close(self, timeout: float | None) -> bool:
         """End the thread once labels are written; True once it has ended."""
-        return self._thread.close(timeout, keep=lambda r: isinstance(r, ask.WriteLabels | ask.RestoreLabels))
+        kept = ask.WriteLabels | ask.RestoreLabels | ask.EndSession
+        return self._thread.close(timeout, keep=lambda request: isinstance(request, kept))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.results import MaskPrediction
 from napari_sam.session import requests as ask
+from napari_sam.session.codec import encode
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.recovery import Asked
 from napari_sam.session.resolve import Blocked, parallel, planes_around
 
 if TYPE_CHECKING:
@@ -27,6 +30,23 @@ class Predictions:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._numbers: dict[tuple[int, PlaneRef], int] = {}
+        self._earlier: dict[tuple[int, PlaneRef], Asked] = {}
+        self._next = 1
+
+    def number_of(self, object_id: int, plane: PlaneRef) -> int:
+        """Number in the journal of the answer that an object has in a plane; 0 if there is none."""
+        return self._numbers.get((object_id, plane), 0)
+
+    def forget(self) -> None:
+        """Begin with another image."""
+        self._numbers.clear()
+        self._earlier.clear()
+        self._next = 1
+
+    def remember(self, asked: Mapping[tuple[int, PlaneRef], Asked], following: int) -> None:
+        """Know what was asked in an earlier run; it is asked in the same way again when it is needed."""
+        self._earlier, self._next = dict(asked), following
 
     def encode_view(self) -> None:
         """Order the plane on screen, and its neighbours for idle time."""
@@ -52,7 +72,6 @@ class Predictions:
     def put_marks(self, record: ObjectRecord, marks: Marks) -> None:
         """Give an object its marks, and ask what they mean."""
         record.marks = marks
-        self._session.journal.append("marks", object=record.object_id, **marks.to_json())
         self.update()
 
     def update(self) -> None:
@@ -78,8 +97,27 @@ class Predictions:
         if record is None or record.asked.get(request.plane) is not request.marks:
             return
         record.set_prediction(request.plane, prediction)
+        self._numbers[record.object_id, request.plane] = request.number
+        if not request.is_known:
+            session.journal.append(
+                "answer",
+                number=request.number,
+                object=record.object_id,
+                plane=encode(request.plane),
+                marks=request.marks.to_json(),
+                follows=request.follows,
+                model=session.model_number,
+            )
         if record is session.record:
             self.show([request.plane])
+
+    def choose(self, plane: PlaneRef, prediction: MaskPrediction) -> None:
+        """Take another of the masks that the model gave for the active object in a plane."""
+        session, record = self._session, self._session.record
+        record.set_prediction(plane, prediction)
+        number = self.number_of(record.object_id, plane)
+        session.journal.append("choose", number=number, chosen=prediction.chosen)
+        self.show([plane])
 
     def show(self, planes: Iterable[PlaneRef]) -> None:
         """Make the preview of these planes what is pending of the active object."""
@@ -88,8 +126,21 @@ class Predictions:
             session.preview_changed.emit(redraw)
 
     def _ask(self, record: ObjectRecord, plane: PlaneRef, marks: Marks) -> None:
+        key = record.object_id, plane
         earlier = record.predictions.get(plane) if marks.extends(record.asked.get(plane)) else None
+        recovered = self._earlier.pop(key, None)
         record.asked[plane] = marks
-        self._session.orders.submit(
-            ask.Predict(object_id=record.object_id, plane=plane, marks=marks, earlier=earlier)
-        )
+        request = ask.Predict(object_id=record.object_id, plane=plane, marks=marks, earlier=earlier)
+        if earlier is not None:
+            request = replace(request, follows=(self._numbers[key], earlier.chosen))
+        elif recovered is not None and recovered.questions[-1].same_as(marks):
+            request = replace(
+                request,
+                chain=recovered.chain,
+                number=recovered.number,
+                chosen=recovered.chosen,
+                is_known=True,
+            )
+        if not request.number:
+            request, self._next = replace(request, number=self._next), self._next + 1
+        self._session.orders.submit(request)

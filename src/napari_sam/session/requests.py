@@ -18,7 +18,10 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import LabelEdit, MaskPrediction
 from napari_sam.propagation.settings import PropagationSettings
-from napari_sam.session.labels import LabelArray, LabelDelta
+from napari_sam.session.history import LabelWrite
+from napari_sam.session.image import ImageRef
+from napari_sam.session.journal import Journal
+from napari_sam.session.labels import LabelArray
 from napari_sam.session.marks import Marks
 from napari_sam.session.state import OverlapPolicy
 
@@ -71,9 +74,14 @@ class ListModels(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class UseVolume(Request):
-    """Make a volume the one that is segmented; answers with it."""
+    """Make a volume the one that is segmented; answers with it.
+
+    What is read of it is noted in the journal; `known` are planes whose pixels were noted there before.
+    """
 
     volume: VolumeLike
+    journal: Journal = field(default_factory=lambda: Journal(None))
+    known: Mapping[PlaneRef, str] = field(default_factory=dict)
     title: ClassVar[str] = "Opening the image"
 
     @property
@@ -90,14 +98,19 @@ class CreateLabels(Request):
     volume: VolumeLike
     level: int
     flat: bool
+    journal: Journal = field(default_factory=lambda: Journal(None))
     title: ClassVar[str] = "Making the labels"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class UseLabels(Request):
-    """Look through existing labels; answers with the largest one so far after every part."""
+    """Look through existing labels; answers with the largest one so far after every part.
+
+    What is found is copied into `copy`, which has the same shape, so that a killed program has it.
+    """
 
     labels: LabelArray
+    copy: LabelArray | None = None
     title: ClassVar[str] = "Reading the labels"
 
     @property
@@ -110,13 +123,31 @@ class UseLabels(Request):
 class Predict(Request):
     """Answer the marks of one object in one plane; answers with a MaskPrediction.
 
-    `earlier` is the answer before the last marks were added.
+    Parameters
+    ----------
+    earlier : MaskPrediction, optional
+        The answer before the last marks were added.
+    number : int
+        Of this answer, in the journal.
+    follows : (int, int), optional
+        Number of the earlier answer, and which of its masks was chosen.
+    chain : tuple of (Marks, int)
+        Earlier questions and choices, to be asked again first because their answers are not there any more.
+    chosen : int
+        Which of the masks the user had chosen.
+    is_known : bool
+        Whether the journal has this answer from an earlier run.
     """
 
     object_id: int
     plane: PlaneRef
     marks: Marks
     earlier: MaskPrediction | None = None
+    number: int = 0
+    follows: tuple[int, int] | None = None
+    chain: tuple[tuple[Marks, int], ...] = ()
+    chosen: int = 0
+    is_known: bool = False
     priority: ClassVar[Priority] = Priority.DECODE
     title: ClassVar[str] = "Predicting"
 
@@ -199,10 +230,10 @@ class WriteLabels(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RestoreLabels(Request):
-    """Take label changes back, or make them again; answers with one LabelChange a delta."""
+    """Take label changes back, or make them again; answers with Restored, one a change."""
 
     labels: LabelArray
-    deltas: tuple[LabelDelta, ...]
+    writes: tuple[LabelWrite, ...]
     forward: bool
     priority: ClassVar[Priority] = Priority.LABELS
     title: ClassVar[str] = "Restoring the labels"
@@ -222,3 +253,50 @@ class SaveLabels(Request):
     def lane(self) -> str:
         """One file at a time."""
         return "save"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class OpenSession(Request):
+    """Read the journal of a session folder and bring its labels up to date; answers with a Recovered."""
+
+    folder: Path
+    title: ClassVar[str] = "Opening the session"
+
+    @property
+    def lane(self) -> str:
+        """The last session chosen wins."""
+        return "session"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FindSessions(Request):
+    """Look for earlier sessions on an image; answers with SessionInfos, the latest first."""
+
+    root: Path
+    image: ImageRef
+    priority: ClassVar[Priority] = Priority.LABELS
+    title: ClassVar[str] = "Looking for earlier work"
+
+    @property
+    def lane(self) -> str:
+        """Only the last image counts."""
+        return "find"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class CheckImage(Request):
+    """Compare planes with their digests from earlier; answers with an ImageChanged if some are different."""
+
+    volume: VolumeLike
+    known: Mapping[PlaneRef, str]
+    priority: ClassVar[Priority] = Priority.SAVE
+    title: ClassVar[str] = "Comparing the image"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class EndSession(Request):
+    """Describe a session in its ``session.json`` and close its journal."""
+
+    journal: Journal
+    priority: ClassVar[Priority] = Priority.IDLE
+    title: ClassVar[str] = "Ending the session"

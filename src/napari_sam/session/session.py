@@ -12,28 +12,35 @@ All methods are called on one thread (a window's own) and return at once; the wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from psygnal import EmissionInfo, Signal
 
+from napari_sam import __version__
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
+from napari_sam.errors import SessionError
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
 from napari_sam.session.answers import Answers
-from napari_sam.session.engine import Backend, Engine, ModelInfo
-from napari_sam.session.history import History, Ledger, MarksStep, Writing
-from napari_sam.session.journal import Journal
-from napari_sam.session.labels import LabelArray, LabelChange, new_label_path
+from napari_sam.session.codec import encode
+from napari_sam.session.engine import Backend, Engine, ModelInfo, Weights
+from napari_sam.session.hand import HandEdits
+from napari_sam.session.history import History, Ledger, MarksChange
+from napari_sam.session.image import ImageRef
+from napari_sam.session.journal import FILE_NAME, Journal
+from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
 from napari_sam.session.orders import Orders
 from napari_sam.session.predictions import Predictions
 from napari_sam.session.preview import PreviewArray, Redraw
 from napari_sam.session.progress import Progress
+from napari_sam.session.recovery import Recovered
 from napari_sam.session.resolve import (
     Blocked,
     ResolvedSession,
@@ -48,6 +55,9 @@ from napari_sam.session.writer import Writer
 
 NO_IMAGE = Blocked("Choose an image layer.")
 
+LABELS = "labels.zarr"
+"""Name of the label array in a session folder."""
+
 Dispatch = Callable[[Callable[[], None]], None]
 
 
@@ -61,7 +71,8 @@ class Session:
     dispatch : callable
         Runs a function on this session's own thread, soon; called from the inference thread.
     folder : path
-        For the label arrays and the journal.
+        For the journal and the labels of the first image; those of a further one go beside it. Made when an
+        image is opened.
     state : SessionState, optional
         The user's choices; changing its fields steers the session.
 
@@ -77,6 +88,12 @@ class Session:
         `marks` changed by something else than `set_marks`: undo, or another object became active.
     planes_encoded : Signal()
     failed : Signal(Exception), saved : Signal(Path)
+    sessions_found : Signal(tuple)
+        Of SessionInfo: earlier work on the image.
+    reopened : Signal(Recovered)
+        An earlier session goes on.
+    image_changed : Signal(tuple)
+        Of PlaneRef: their pixels are not what they were when they were used before.
     """
 
     changed = Signal()
@@ -87,6 +104,9 @@ class Session:
     planes_encoded = Signal()
     failed = Signal(Exception)
     saved = Signal(Path)
+    sessions_found = Signal(tuple)
+    reopened = Signal(Recovered)
+    image_changed = Signal(tuple)
 
     def __init__(
         self, backend: Backend, dispatch: Dispatch, folder: str | Path, state: SessionState | None = None
@@ -100,7 +120,7 @@ class Session:
         self.encoded: set[PlaneRef] = set()
         self.history = History()
         self.progress = Progress()
-        self.journal = Journal(folder)
+        self.journal = Journal(None)
         self.models: tuple[ModelInfo, ...] = ()
         self.model_error: Exception | None = None
         self.ledger = Ledger()
@@ -111,6 +131,9 @@ class Session:
         self._answers = Answers(self)
         self.predictions = Predictions(self)
         self.writer = Writer(self)
+        self.hand = HandEdits(self)
+        self.model_number = 0
+        self._weights: dict[str, Any] = {}
         self.orders = Orders(Engine(backend).job, self._receive)
         self.state.events.connect(self._on_state)
 
@@ -149,44 +172,74 @@ class Session:
 
     # What the user does
 
-    def use_volume(self, volume: VolumeLike, name: str = "image", *, flat: bool = False) -> None:
-        """Begin work on an image, with new labels.
+    @property
+    def folder(self) -> Path | None:
+        """Where this session is kept; None before an image is opened."""
+        return self.journal.path.parent if self.journal.path is not None else None
+
+    def use_volume(
+        self, volume: VolumeLike, name: str = "image", *, flat: bool = False, image: ImageRef | None = None
+    ) -> None:
+        """Begin work on an image, with new labels, in a new session folder.
 
         Parameters
         ----------
         volume : VolumeLike
             The image.
         name : str
-            For the label array's folder.
+            For people.
         flat : bool
             Give the labels two dimensions if the image has one plane and one time point.
+        image : ImageRef, optional
+            How to find the image again; from the volume by default.
         """
         self.leave_volume()
-        self.volume = volume
-        self.largest_label = 0
-        self.preview = PreviewArray((volume.n_time, *volume.shape_zyx(self.state.level)))
+        self.journal = Journal(_free_folder(self._folder))
+        self._enter(volume)
+        self._begin_journal(image or ImageRef.of(volume, name))
         self.state.object_id = 1
-        self.orders.submit(ask.UseVolume(volume=volume))
-        path = new_label_path(self._folder, name)
-        self.orders.submit(ask.CreateLabels(path=path, volume=volume, level=self.state.level, flat=flat))
-        self.journal.append("volume", name=name, source=volume.source, labels=str(path))
+        self.orders.submit(ask.UseVolume(volume=volume, journal=self.journal))
+        self._make_labels(flat)
         self.changed.emit()
 
+    def reopen(self, folder: str | Path, volume: VolumeLike) -> None:
+        """Go on with an earlier session on this image; `reopened` follows, or `failed`."""
+        self.leave_volume()
+        self._enter(volume)
+        self.orders.submit(ask.OpenSession(folder=Path(folder)))
+        self.changed.emit()
+
+    def find_sessions(self, root: str | Path, image: ImageRef) -> None:
+        """Look for earlier work on an image; `sessions_found` follows."""
+        self.orders.submit(ask.FindSessions(root=Path(root), image=image))
+
     def leave_volume(self) -> None:
-        """Let go of the image; labels stay on disk."""
+        """Let go of the image; the session stays on disk."""
+        self.hand.finish()
         self.orders.leave_image()
+        if self.journal.path is not None:
+            self.orders.submit(ask.EndSession(journal=self.journal))
+        self.journal = Journal(None)
         self.volume = self.labels = None
         self.view = NO_IMAGE
         self.ledger.clear()
+        self.predictions.forget()
+        self.writer.places.clear()
         self.objects.clear()
         self.encoded.clear()
         self.history.clear()
         self.changed.emit()
 
     def use_labels(self, labels: LabelArray) -> None:
-        """Write to labels that exist already; new objects get numbers above theirs."""
-        self.labels = labels
-        self.orders.submit(ask.UseLabels(labels=labels))
+        """Write to labels that exist already; new objects get numbers above theirs.
+
+        They are copied into the session's folder, so that a killed program has them.
+        """
+        own, self.labels = self.labels, replace(labels, journal=self.journal)
+        copy = own if own is not None and own.array is not labels.array else None
+        self.orders.submit(ask.UseLabels(labels=self.labels, copy=copy))
+        if copy is not None:
+            self.journal.append("labels", path=LABELS, level=labels.level, flat=False, adopted=True)
         self.changed.emit()
 
     def note_label(self, label: int) -> None:
@@ -202,8 +255,10 @@ class Session:
     def load_model(self) -> None:
         """Load the model of the state."""
         self.model_error = None
+        self.model_number += 1
+        self._weights = {}
         self.orders.submit(ask.LoadModel(spec=self.state.model))
-        self.journal.append("model", name=self.state.model.name, device=self.state.model.device)
+        self.journal.append("model", spec=encode(self.state.model))
 
     def show(self, view: PlaneRef | Blocked) -> None:
         """Say which plane is on screen; it is encoded first, its neighbours when nothing else is to do."""
@@ -219,8 +274,7 @@ class Session:
         record = self.record
         if marks.same_as(record.marks):
             return
-        self.history.push(MarksStep(record.object_id, record.marks, marks))
-        self.predictions.put_marks(record, marks)
+        self.writer.change("prompt", [MarksChange(record.object_id, record.marks, marks)])
         self.changed.emit()
 
     def clear_marks(self) -> None:
@@ -234,8 +288,7 @@ class Session:
         if prediction is None or len(prediction.candidates) < 2:
             return
         assert isinstance(self.view, PlaneRef)
-        self.record.set_prediction(self.view, prediction.cycled(step))
-        self.predictions.show([self.view])
+        self.predictions.choose(self.view, prediction.cycled(step))
         self.changed.emit()
 
     def commit(self) -> None:
@@ -246,11 +299,16 @@ class Session:
         self.writer.write("keep", record.commits())
 
     def erase_object(self) -> None:
-        """Remove the active object's labels and marks."""
+        """Remove the active object's labels and marks, as one step."""
         record = self.record
+        if record.is_empty:
+            return
+        changes = [MarksChange(record.object_id, record.marks, Marks())]
         if record.written and self.labels is not None:
-            self.writer.write("delete", record.erasures())
-        self.clear_marks()
+            self.writer.write("delete", record.erasures(), changes)
+        else:
+            self.writer.change("delete", changes)
+        self.marks_changed.emit()
 
     def next_object(self) -> None:
         """Keep what is previewed and go on with a new object."""
@@ -277,8 +335,7 @@ class Session:
             stale=tuple(p for p in stale_planes(self.state, resolved, record.written) if p not in kept),
         )
         record.ends = ()
-        self.ledger.begin(self.orders.submit(request), Writing("propagation", record.object_id))
-        self.journal.append("propagate", object=record.object_id, seeds=sorted(p.index for p in seeds))
+        self.writer.order("propagation", request)
         self.changed.emit()
 
     def encode_all(self) -> None:
@@ -304,6 +361,8 @@ class Session:
 
     def close(self, timeout: float | None = 5.0) -> bool:
         """End the inference thread after its present step; True once it has ended."""
+        self.hand.finish()
+        self.orders.submit(ask.EndSession(journal=self.journal))
         self.closed = True
         self.state.events.disconnect(self._on_state)
         return self.orders.close(timeout)
@@ -314,6 +373,82 @@ class Session:
         """The object of this label, made if it is not there."""
         return self.objects.setdefault(object_id, ObjectRecord(object_id))
 
+    def note_weights(self, weights: Weights) -> None:
+        """Know which weights were loaded."""
+        self._weights = weights.values
+        self.journal.append("weights", number=self.model_number, **self._weights)
+
+    def take_recovered(self, recovered: Recovered) -> None:
+        """Go on where an earlier session ended."""
+        story, volume = recovered.story, self.volume
+        assert story.image is not None
+        if volume is None or ImageRef.of(volume).shape != story.image.shape:
+            recovered.journal.close()
+            self.failed.emit(SessionError(_misfit(story.image, volume)))
+            return
+        self._take_settings(story.settings)
+        self.journal = recovered.journal
+        self.journal.append("reopened", version=__version__)
+        self.objects.update(story.objects)
+        self.history = story.history
+        self.writer.places = story.places
+        self.model_number = len(story.models)
+        same_model = story.models[-1:] == [self.state.model]
+        self.predictions.remember(story.asked() if same_model else {}, 1 + max(story.answers, default=0))
+        self._note_model()
+        self.orders.begin_after(story.last_job)
+        self.orders.submit(ask.UseVolume(volume=volume, journal=self.journal, known=story.digests))
+        if recovered.labels is None:
+            self._make_labels(flat=False)
+        else:
+            self.labels = recovered.labels
+            self.labels_ready.emit(self.labels)
+        self.orders.submit(ask.CheckImage(volume=volume, known=story.digests))
+        self._enter(volume)
+        self.reopened.emit(recovered)
+        self.predictions.encode_view()
+        self.predictions.update()
+        self.marks_changed.emit()
+
+    # Details
+
+    def _enter(self, volume: VolumeLike) -> None:
+        self.volume = volume
+        self.largest_label = max((r.object_id for r in self.objects.values() if r.written), default=0)
+        level = min(self.state.level, volume.n_levels - 1)
+        self.preview = PreviewArray((volume.n_time, *volume.shape_zyx(level)))
+
+    def _begin_journal(self, image: ImageRef) -> None:
+        assert self.folder is not None
+        self.model_number = 0
+        self.journal.append("image", image=image.to_json(self.folder))
+        for each in fields(self.state):
+            self.journal.append("setting", name=each.name, value=encode(getattr(self.state, each.name)))
+        self._note_model()
+
+    def _note_model(self) -> None:
+        """Say in the journal which model is used from here on."""
+        self.model_number += 1
+        self.journal.append("model", spec=encode(self.state.model))
+        if self._weights:
+            self.journal.append("weights", number=self.model_number, **self._weights)
+
+    def _make_labels(self, flat: bool) -> None:
+        assert self.folder is not None
+        assert self.volume is not None
+        level = self.state.level
+        self.journal.append("labels", path=LABELS, level=level, flat=flat, adopted=False)
+        request = ask.CreateLabels(
+            path=self.folder / LABELS, volume=self.volume, level=level, flat=flat, journal=self.journal
+        )
+        self.orders.submit(request)
+
+    def _take_settings(self, settings: Mapping[str, Any]) -> None:
+        known = {each.name for each in fields(self.state)}
+        for name, value in settings.items():
+            if name in known and getattr(self.state, name) != value:
+                setattr(self.state, name, value)
+
     def _on_state(self, info: EmissionInfo) -> None:
         name = info.signal.name
         if name == "object_id":
@@ -322,7 +457,7 @@ class Session:
             self.marks_changed.emit()
         elif name == "model":
             self._change_model()
-        self.journal.append("setting", name=name, value=str(info.args[0]))
+        self.journal.append("setting", name=name, value=encode(info.args[0]))
         self.changed.emit()
 
     def _change_model(self) -> None:
@@ -340,3 +475,20 @@ class Session:
         """Carry an event from the inference thread to the session's own."""
         if not self.closed:
             self._dispatch(lambda: self._answers.take(event))
+
+
+def _free_folder(folder: Path) -> Path:
+    """The folder, or one beside it, in which no session is."""
+    path, number = folder, 1
+    while (path / FILE_NAME).exists():
+        number += 1
+        path = folder.with_name(f"{folder.name}-{number}")
+    return path
+
+
+def _misfit(image: ImageRef, volume: VolumeLike | None) -> str:
+    shape = ImageRef.of(volume).shape if volume is not None else None
+    return (
+        f"the session is about '{image.name}' of shape (T, Z, Y, X, C) = {image.shape}, the image that is open "
+        f"has {shape}; open {image.path or 'that image'}"
+    )

@@ -1,45 +1,108 @@
-"""Writing the labels of objects, and taking it back: what changes labels goes through here."""
+"""What changes objects and labels, and taking it back: every step goes through here, and into the journal first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
+from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
-from napari_sam.session.history import MarksStep, Regions, Step, Writing
+from napari_sam.session.codec import encode
+from napari_sam.session.history import NOWHERE, Change, LabelWrite, MarksChange, Step, Writing
 from napari_sam.session.objects import ObjectRecord
 
 if TYPE_CHECKING:
+    from napari_sam.session.engine import Restored, Written
     from napari_sam.session.session import Session
+
+NOT_KEPT = ("generation", "labels", "volume", "journal")
+"""Fields of requests that the journal does not hold: they are the session's own."""
 
 
 class Writer:
-    """Orders label changes one after the other, and undoes them in the opposite order.
+    """Makes steps one after the other, and undoes them in the opposite order.
 
     Parameters
     ----------
     session : Session
-        Whose labels and history they are.
+        Whose objects, labels and history they are.
+
+    Attributes
+    ----------
+    places : dict of (int, PlaneRef) to int
+        Where in the journal the mask is kept that an object has in a plane of the labels.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self.places: dict[tuple[int, PlaneRef], int] = {}
 
-    def write(self, title: str, edits: tuple[LabelEdit, ...]) -> None:
-        """Write edits of the active object; they become one step of the history."""
-        session, record = self._session, self._session.record
-        assert session.labels is not None
-        request = ask.WriteLabels(
-            labels=session.labels, edits=edits, policy=session.state.policy, replaces=dict(record.written)
+    # Making steps
+
+    def change(self, title: str, changes: Sequence[Change]) -> None:
+        """Change marks or records; at once, and as one step."""
+        session = self._session
+        session.hand.finish()
+        step = Step(title, session.state.object_id, tuple(changes))
+        session.journal.append("step", title=title, object=step.object_id, changes=encode_changes(changes))
+        session.history.push(step)
+        self._apply(step.changes)
+
+    def order(self, title: str, request: ask.Request, changes: Sequence[Change] = ()) -> None:
+        """Order a job that writes labels; what it writes becomes one step together with the changes.
+
+        Parameters
+        ----------
+        title : str
+            For the undo button.
+        request : Request
+            Its answers are Written.
+        changes : sequence of Change
+            Made at once.
+        """
+        session = self._session
+        session.hand.finish()
+        job, object_id = session.orders.reserve(), session.state.object_id
+        session.journal.append(
+            "step",
+            title=title,
+            object=object_id,
+            job=job,
+            changes=encode_changes(changes),
+            model=session.model_number,
+            request=self._encoded(request),
         )
-        session.ledger.begin(session.orders.submit(request), Writing(title, record.object_id))
-        planes = [[e.plane.axis, e.plane.index, e.plane.time] for e in edits]
-        session.journal.append(title, object=record.object_id, planes=planes)
+        session.ledger.begin(job, Writing(title, object_id, tuple(changes)))
+        self._apply(changes)
+        session.orders.submit(request, job)
+
+    def write(
+        self,
+        title: str,
+        edits: Sequence[LabelEdit],
+        changes: Sequence[Change] = (),
+        record: ObjectRecord | None = None,
+    ) -> None:
+        """Write edits of an object, the active one by default; with the changes they become one step."""
+        session = self._session
+        assert session.labels is not None
+        record = record or session.record
+        request = ask.WriteLabels(
+            labels=session.labels,
+            edits=tuple(edits),
+            policy=session.state.policy,
+            replaces=dict(record.written),
+        )
+        self.order(title, request, changes)
+
+    # Undo and redo
 
     def when_written(self, action: Callable[[], None]) -> None:
         """Run `action` once no labels are being written; a propagation is cancelled for it."""
         session = self._session
+        session.hand.finish()
         session.ledger.after(action)
         session.orders.cancel(lambda request: isinstance(request, ask.Propagate))
         session.ledger.settle()
@@ -49,21 +112,89 @@ class Writer:
         session = self._session
         if step is None:
             return
-        session.journal.append("redo" if forward else "undo", object=step.object_id)
-        record = session.object(step.object_id)
-        if isinstance(step, MarksStep):
+        job = session.orders.reserve()
+        session.journal.append("redo" if forward else "undo", job=job if step.writes else None)
+        if step.changes:
             session.state.object_id = step.object_id
-            session.predictions.put_marks(record, step.after if forward else step.before)
+            self._apply(step.ordered(forward))
             session.marks_changed.emit()
-        elif session.labels is not None:
-            self.set_written(record, step.regions_after if forward else step.regions_before)
-            request = ask.RestoreLabels(labels=session.labels, deltas=step.deltas, forward=forward)
-            session.ledger.begin(session.orders.submit(request))
+        if step.writes and session.labels is not None:
+            request = ask.RestoreLabels(labels=session.labels, writes=step.writes, forward=forward)
+            session.ledger.begin(job)
+            session.orders.submit(request, job)
         session.changed.emit()
 
-    def set_written(self, record: ObjectRecord, regions: Regions) -> None:
-        """Note what the labels hold of an object in some planes; None for nothing."""
-        for plane, region in regions.items():
-            record.set_written(plane, region)
+    # Answers
+
+    def take_written(self, writing: Writing, written: Written) -> None:
+        """Note that an edit was written."""
+        session, edit = self._session, written.edit
+        region = edit.region if edit.region.area else None
+        key = edit.label, edit.plane
+        writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, self.places.get(key, NOWHERE)))
+        self.set_written(session.object(edit.label), edit.plane, region, written.at)
+
+    def take_restored(self, restored: Restored) -> None:
+        """Note that a change of labels was taken back or made again."""
+        write = restored.write
+        if write.object_id:
+            record = self._session.object(write.object_id)
+            self.set_written(record, write.plane, restored.region, restored.at)
+
+    def set_written(self, record: ObjectRecord, plane: PlaneRef, region: Region | None, at: int) -> None:
+        """Note what the labels hold of an object in a plane (None for nothing), and where that is kept."""
+        record.set_written(plane, region)
+        key = record.object_id, plane
+        if region is None:
+            self.places.pop(key, None)
+        else:
+            self.places[key] = at
         if record is self._session.record:
-            self._session.predictions.show(regions)
+            self._session.predictions.show([plane])
+
+    # Details
+
+    def _apply(self, changes: Sequence[Change]) -> None:
+        session = self._session
+        for change in changes:
+            record = session.object(change.object_id)
+            if isinstance(change, MarksChange):
+                session.predictions.put_marks(record, change.after)
+            else:
+                for name, value in change.after.items():
+                    setattr(record, name, value)
+
+    def _encoded(self, request: ask.Request) -> Any:
+        """A request for the journal; None if it holds something that cannot be kept."""
+        origins = self._origins()
+        named = [f.name for f in fields(request) if f.name not in NOT_KEPT]
+        try:
+            values = {name: encode(getattr(request, name), lambda r: origins.get(id(r))) for name in named}
+        except TypeError:
+            return None
+        return {"kind": type(request).__name__, **values}
+
+    def _origins(self) -> dict[int, dict[str, Any]]:
+        """Where the masks come from that this session holds: id of the mask -> place or answer."""
+        session = self._session
+        found: dict[int, dict[str, Any]] = {}
+        for record in session.objects.values():
+            for plane, prediction in record.predictions.items():
+                number = session.predictions.number_of(record.object_id, plane)
+                for i, candidate in enumerate(prediction.candidates):
+                    found[id(candidate.region)] = {"answer": [number, i]}
+        for (object_id, plane), at in self.places.items():
+            region = session.object(object_id).written.get(plane)
+            if region is not None:
+                found[id(region)] = {"at": at}
+        return found
+
+
+def encode_changes(changes: Sequence[Change]) -> list[dict[str, Any]]:
+    """Changes for the journal; what was before is known from there."""
+    return [
+        {"object": c.object_id, "marks": c.after.to_json()}
+        if isinstance(c, MarksChange)
+        else {"object": c.object_id, "fields": {k: encode(v) for k, v in c.after.items()}}
+        for c in changes
+    ]

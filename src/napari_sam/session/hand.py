@@ -1,0 +1,167 @@
+"""Edits by hand: what a user paints in a Labels layer is journalled before it is written, and can be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_sam.core.arrays import Array
+from napari_sam.core.planes import PlaneRef
+from napari_sam.session.history import LabelWrite, Writing
+from napari_sam.session.labels import Kept, LabelArray, LabelDelta
+
+if TYPE_CHECKING:
+    from napari_sam.session.session import Session
+
+TITLE = "edit by hand"
+
+
+class EditableLabels:
+    """A label array as a Labels layer takes it: whatever is assigned to it is told first.
+
+    Parameters
+    ----------
+    labels : LabelArray
+        What is shown and edited.
+    note : callable
+        Told of every change of a plane before it is made.
+    """
+
+    def __init__(self, labels: LabelArray, note: Callable[[LabelDelta], object]) -> None:
+        self.labels, self._note = labels, note
+        self.array = labels.array
+        self.shape: tuple[int, ...] = tuple(labels.array.shape)
+        self.dtype = np.dtype(labels.array.dtype)
+        self.ndim = len(self.shape)
+        self.chunks = getattr(labels.array, "chunks", None)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Read a part."""
+        return self.array[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Write a part, plane by plane in the journal, at once in the array."""
+        hull, inside = _hull(index, self.shape)
+        if any(part.stop <= part.start for part in hull):
+            return
+        with self.labels.lock:
+            before = np.asarray(self.array[hull])
+            after = before.copy()
+            after[inside] = value
+            for delta in _deltas(before, after, hull, self.labels.level):
+                self._note(delta)
+            if (after != before).any():
+                self.array[hull] = after
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The whole, dense: only for small arrays and for libraries that insist."""
+        return np.asarray(self.array[:], dtype)
+
+
+class HandEdits:
+    """Gathers edits by hand into steps of the history: one a stroke.
+
+    Parameters
+    ----------
+    session : Session
+        Whose labels are edited.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._open: tuple[int, Writing] | None = None
+
+    def editable(self) -> EditableLabels:
+        """The session's labels, for a Labels layer; edits count until the session leaves its image."""
+        session = self._session
+        labels = session.labels
+        assert labels is not None
+        return EditableLabels(labels, lambda delta: self.note(labels, delta))
+
+    def note(self, labels: LabelArray, delta: LabelDelta) -> None:
+        """Note that labels are about to change, or did, by hand."""
+        session = self._session
+        if session.labels is None or session.labels.array is not labels.array:
+            return
+        job, writing = self._open or self._begin()
+        kept = Kept(labels.journal, job)
+        kept(delta)
+        writing.writes.append(LabelWrite(kept.at, delta.plane))
+
+    def finish(self) -> None:
+        """End a stroke: it is one step from here on."""
+        if self._open is None:
+            return
+        (job, writing), self._open = self._open, None
+        session = self._session
+        session.journal.append("end", job=job, how="finished")
+        step = writing.step()
+        if step is not None:
+            session.history.push(step)
+        session.changed.emit()
+
+    def forget(self) -> None:
+        """Leave an open stroke as it is."""
+        self._open = None
+
+    def _begin(self) -> tuple[int, Writing]:
+        session = self._session
+        job, writing = session.orders.reserve(), Writing(TITLE, session.state.object_id)
+        session.journal.append("step", title=TITLE, object=session.state.object_id, job=job)
+        self._open = job, writing
+        return self._open
+
+
+def painted(before: Array, after: Array, labels: LabelArray, corner: tuple[int, ...]) -> Iterator[LabelDelta]:
+    """The changes between two blocks of a label array whose first voxel is `corner`."""
+    hull = tuple(slice(c, c + n) for c, n in zip(corner, before.shape, strict=True))
+    return _deltas(before, after, hull, labels.level)
+
+
+def _deltas(before: Array, after: Array, hull: tuple[slice, ...], level: int) -> Iterator[LabelDelta]:
+    """One change for each plane along Z of a block that is different."""
+    starts = [0] * (4 - len(hull)) + [part.start for part in hull]
+    old, new = (block.reshape((1,) * (4 - block.ndim) + block.shape) for block in (before, after))
+    changed = old != new
+    for t, z in np.argwhere(changed.any((2, 3))).tolist():
+        rows, cols = (np.flatnonzero(changed[t, z].any(axis)) for axis in (1, 0))
+        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+        plane = PlaneRef(0, starts[1] + z, level, starts[0] + t)
+        box = (starts[2] + y0, starts[3] + x0, starts[2] + y1, starts[3] + x1)
+        yield LabelDelta.between(plane, box, old[t, z, y0:y1, x0:x1], new[t, z, y0:y1, x0:x1])
+
+
+def _hull(index: Any, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[Any, ...]]:
+    """The smallest box that holds what an index names, and the index inside of it."""
+    parts = _whole_index(index, shape)
+    hull: list[slice] = []
+    inside: list[Any] = []
+    for part, size in zip(parts, shape, strict=True):
+        if isinstance(part, slice):
+            start, stop, step = part.indices(size)
+            if step < 0:
+                start, stop = start + (len(range(start, stop, step)) - 1) * step, start + 1
+            hull.append(slice(start, max(start, stop)))
+            inside.append(slice(None, None, part.step))
+            continue
+        values = np.asarray(part)
+        values = np.where(values < 0, values + size, values).astype(np.intp)
+        first, last = (int(values.min()), int(values.max())) if values.size else (0, -1)
+        hull.append(slice(first, last + 1))
+        inside.append(int(values) - first if values.ndim == 0 else values - first)
+    return tuple(hull), tuple(inside)
+
+
+def _whole_index(index: Any, shape: tuple[int, ...]) -> list[Any]:
+    """One part for each dimension; a mask becomes the indices where it is true."""
+    given = list(index) if isinstance(index, tuple) else [index]
+    parts: list[Any] = []
+    for part in given:
+        is_mask = not isinstance(part, slice) and part is not Ellipsis and np.asarray(part).dtype == bool
+        parts.extend(np.nonzero(part) if is_mask else [part])
+    if any(part is Ellipsis for part in parts):
+        at = next(i for i, part in enumerate(parts) if part is Ellipsis)
+        parts[at : at + 1] = [slice(None)] * (len(shape) - len(parts) + 1)
+    return parts + [slice(None)] * (len(shape) - len(parts))

@@ -1,0 +1,467 @@
+"""From a session folder back to a session: what was journalled, and labels that agree with it.
+
+A `Story` takes the records of a journal one by one and knows then what the session knew: objects, marks, names,
+settings, where each written mask is kept, the history. Changes of labels are in the journal before they are in the
+label array, so the last ones are made again, and work that was ordered is finished.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.errors import NapariSamError, SessionError, SessionWarning
+from napari_sam.io.labels import open_labels
+from napari_sam.session.codec import decode, unpack_region
+from napari_sam.session.history import (
+    NOWHERE,
+    Change,
+    History,
+    LabelWrite,
+    MarksChange,
+    RecordChange,
+    Step,
+    Writing,
+)
+from napari_sam.session.image import ImageRef
+from napari_sam.session.journal import FILE_NAME, Journal, Record, read_journal
+from napari_sam.session.labels import Kept, LabelArray, LabelDelta, apply_edit, impose, restore
+from napari_sam.session.marks import Marks
+from napari_sam.session.objects import ObjectRecord
+
+MADE_AGAIN = 256
+"""So many of the last changes of labels are made again; one thread makes them, so more than one is generous."""
+MOST_FOLDERS = 500
+"""So many of the latest session folders are looked at."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What led to an answer of the model.
+
+    Parameters
+    ----------
+    number : int
+        Of the answer.
+    questions : tuple of Marks
+        In order; each answer was handed in with the next question.
+    choices : tuple of int
+        Which mask of each answer was chosen.
+    """
+
+    number: int
+    questions: tuple[Marks, ...]
+    choices: tuple[int, ...]
+
+    @property
+    def chain(self) -> tuple[tuple[Marks, int], ...]:
+        """The questions before the last one, with their choices."""
+        return tuple(zip(self.questions[:-1], self.choices[:-1]))
+
+    @property
+    def chosen(self) -> int:
+        """Which mask of the last answer was chosen."""
+        return self.choices[-1]
+
+
+@dataclass(slots=True, eq=False)
+class OpenJob:
+    """A job that had not ended: a step in the making, or an undo or redo (`forward`) of one."""
+
+    writing: Writing
+    request: Any = None
+    step: Step | None = None
+    forward: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Story:
+    """What the records so far say.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the session; paths are relative to it.
+    """
+
+    folder: Path
+    image: ImageRef | None = None
+    labels: Record = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    objects: dict[int, ObjectRecord] = field(default_factory=dict)
+    places: dict[tuple[int, PlaneRef], int] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    digests: dict[PlaneRef, str] = field(default_factory=dict)
+    versions: list[str] = field(default_factory=list)
+    models: list[Any] = field(default_factory=list)
+    weights: list[Record] = field(default_factory=list)
+    contrasts: dict[int, Any] = field(default_factory=dict)
+    answers: dict[int, Record] = field(default_factory=dict)
+    latest: dict[tuple[int, PlaneRef], int] = field(default_factory=dict)
+    jobs: dict[int, OpenJob] = field(default_factory=dict)
+    deltas: list[int] = field(default_factory=list)
+    interrupted: list[int] = field(default_factory=list)
+    last_job: int = 0
+    n_steps: int = 0
+    ended: str = ""
+
+    def take(self, at: int, record: Record) -> None:
+        """Take the next record, which begins at `at`."""
+        self.ended = record["time"]
+        self.last_job = max(self.last_job, record.get("job") or 0)
+        handler = getattr(self, f"_on_{record['event']}", None)
+        if handler is not None:
+            handler(at, record)
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was done yet."""
+        return self.n_steps == 0
+
+    def asked(self) -> dict[tuple[int, PlaneRef], Asked]:
+        """The last answer of each object in each plane, where the model is still the same."""
+        return {
+            key: self._chain(last)
+            for key, last in self.latest.items()
+            if self.models[self.answers[last]["model"] - 1] == self.models[-1]
+        }
+
+    def _chain(self, number: int) -> Asked:
+        questions: list[Marks] = []
+        choices: list[int] = [self.answers[number].get("chosen", 0)]
+        link: int | None = number
+        while link is not None:
+            answer = self.answers[link]
+            questions.append(Marks.from_json(answer["marks"]))
+            link, chosen = answer["follows"] or (None, None)
+            if chosen is not None:
+                choices.append(chosen)
+        return Asked(number, tuple(reversed(questions)), tuple(reversed(choices)))
+
+    def _object(self, object_id: int) -> ObjectRecord:
+        return self.objects.setdefault(object_id, ObjectRecord(object_id))
+
+    # Records
+
+    def _on_session(self, at: int, record: Record) -> None:
+        self.versions.append(record["version"])
+
+    def _on_reopened(self, at: int, record: Record) -> None:
+        self.versions.append(record["version"])
+
+    def _on_image(self, at: int, record: Record) -> None:
+        self.image = ImageRef.from_json(record["image"], self.folder)
+
+    def _on_labels(self, at: int, record: Record) -> None:
+        self.labels = record
+        if record["adopted"]:
+            self.deltas.clear()
+
+    def _on_setting(self, at: int, record: Record) -> None:
+        self.settings[record["name"]] = decode(record["value"])
+
+    def _on_model(self, at: int, record: Record) -> None:
+        self.models.append(decode(record["spec"]))
+
+    def _on_weights(self, at: int, record: Record) -> None:
+        self.weights.append({k: v for k, v in record.items() if k not in ("n", "time", "event")})
+
+    def _on_contrast(self, at: int, record: Record) -> None:
+        self.contrasts[record["time_point"]] = decode(record["contrast"])
+
+    def _on_pixels(self, at: int, record: Record) -> None:
+        self.digests[decode(record["plane"])] = record["digest"]
+
+    def _on_answer(self, at: int, record: Record) -> None:
+        self.answers[record["number"]] = record
+        self.latest[record["object"], decode(record["plane"])] = record["number"]
+
+    def _on_choose(self, at: int, record: Record) -> None:
+        if record["number"] in self.answers:
+            self.answers[record["number"]]["chosen"] = record["chosen"]
+
+    def _on_step(self, at: int, record: Record) -> None:
+        self.n_steps += 1
+        changes = tuple(self._change(value) for value in record.get("changes", ()))
+        self._apply(changes)
+        writing = Writing(record["title"], record["object"], changes)
+        if record.get("job") is None:
+            self._push(writing)
+        else:
+            self.jobs[record["job"]] = OpenJob(writing, record.get("request"))
+
+    def _on_delta(self, at: int, record: Record) -> None:
+        if not self.labels.get("adopted") and len(self.deltas) >= 2 * MADE_AGAIN:
+            del self.deltas[:MADE_AGAIN]
+        self.deltas.append(at)
+        job = self.jobs.get(record["job"])
+        if job is None or job.step is not None:
+            return
+        plane, object_id = PlaneRef(*record["plane"]), record["object"]
+        before = self.places.get((object_id, plane), NOWHERE)
+        job.writing.writes.append(LabelWrite(at, plane, object_id, before))
+        if object_id:
+            self._place(object_id, plane, at, record["region"])
+
+    def _on_end(self, at: int, record: Record) -> None:
+        job = self.jobs.pop(record["job"], None)
+        if job is not None and job.step is None:
+            self._push(job.writing)
+
+    def _on_undo(self, at: int, record: Record) -> None:
+        self._move(self.history.undo(), record, forward=False)
+
+    def _on_redo(self, at: int, record: Record) -> None:
+        self._move(self.history.redo(), record, forward=True)
+
+    # Details
+
+    def _push(self, writing: Writing) -> None:
+        step = writing.step()
+        if step is not None:
+            self.history.push(step)
+
+    def _move(self, step: Step | None, record: Record, forward: bool) -> None:
+        if step is None:
+            raise SessionError(
+                f"record {record['n']} of the journal of {self.folder} undoes what is not there"
+            )
+        if step.changes:
+            self.settings["object_id"] = step.object_id
+            self._apply(step.ordered(forward))
+        for write in step.writes if forward else reversed(step.writes):
+            key = write.object_id, write.plane
+            place = write.at if forward else write.before
+            if write.object_id and place != NOWHERE:
+                self.places[key] = place
+            else:
+                self.places.pop(key, None)
+        if record["job"] is not None:
+            writing = Writing(step.title, step.object_id)
+            self.jobs[record["job"]] = OpenJob(writing, step=step, forward=forward)
+
+    def _change(self, value: Record) -> Change:
+        object_id = value["object"]
+        record = self._object(object_id)
+        if "marks" in value:
+            return MarksChange(object_id, record.marks, Marks.from_json(value["marks"]))
+        after = {name: decode(v) for name, v in value["fields"].items() if hasattr(record, name)}
+        return RecordChange(object_id, {name: getattr(record, name) for name in after}, after)
+
+    def _apply(self, changes: tuple[Change, ...]) -> None:
+        for change in changes:
+            record = self._object(change.object_id)
+            if isinstance(change, MarksChange):
+                record.marks = change.after
+            else:
+                for name, value in change.after.items():
+                    setattr(record, name, value)
+
+    def _place(self, object_id: int, plane: PlaneRef, at: int, region: Record | None) -> None:
+        self._object(object_id)
+        if region is not None and region["box"][2] > region["box"][0]:
+            self.places[object_id, plane] = at
+        else:
+            self.places.pop((object_id, plane), None)
+
+
+@dataclass(slots=True, eq=False)
+class Recovered:
+    """A session that was read from its folder.
+
+    Parameters
+    ----------
+    story : Story
+        What it knew.
+    journal : Journal
+        Open for more.
+    labels : LabelArray, optional
+        None if they had not been made yet.
+    """
+
+    story: Story
+    journal: Journal
+    labels: LabelArray | None = None
+
+
+def recover(folder: str | Path) -> Recovered:
+    """Read a session folder, and bring its labels to what the journal says.
+
+    Raises
+    ------
+    SessionError
+        It holds no session, one that is damaged in the middle, or one that is open elsewhere.
+
+    Warns
+    -----
+    SessionWarning
+        The last record was cut off.
+    """
+    story = Story(Path(folder))
+    if not (story.folder / FILE_NAME).is_file():
+        raise SessionError(f"there is no session in {folder}; choose a folder that holds a {FILE_NAME}")
+    journal = Journal(folder, story.take)
+    try:
+        if story.image is None:
+            raise SessionError(
+                f"the session {folder} ended before an image was opened; there is nothing in it"
+            )
+        recovered = Recovered(story, journal, _open_labels(story, journal))
+        if recovered.labels is not None:
+            mend_labels(recovered.labels, story)
+        _place_masks(story, journal)
+    except BaseException:
+        journal.close()
+        raise
+    return recovered
+
+
+def mend_labels(labels: LabelArray, story: Story) -> None:
+    """Make the last changes again and finish what was ordered, but for propagations: those can be resumed."""
+    journal = labels.journal
+    for at in story.deltas:
+        impose(labels, LabelDelta.from_json(journal.read(at)))
+    for number, job in list(story.jobs.items()):
+        if job.step is not None:
+            _finish_restoring(labels, number, job)
+        elif job.request is not None and job.request["kind"] == "WriteLabels":
+            _finish_writing(labels, number, job, story)
+        elif job.request is not None:
+            story.interrupted.append(job.request.get("object_id", job.writing.object_id))
+        at = journal.append("end", job=number, how="interrupted")
+        story.take(at, journal.read(at))
+
+
+def read_region(journal: Journal, at: int) -> Region:
+    """The mask that a change of labels came from."""
+    return unpack_region(journal.read(at)["region"])
+
+
+def decode_request(request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
+    """Fields of a request of the journal, with their masks."""
+
+    def find(value: Mapping[str, Any]) -> Region | None:
+        return read_region(journal, value["at"]) if "at" in value else None
+
+    return {name: decode(value, find) for name, value in request.items() if name != "kind"}
+
+
+def _open_labels(story: Story, journal: Journal) -> LabelArray | None:
+    if not story.labels:
+        return None
+    path = story.folder / story.labels["path"]
+    if not path.exists():
+        if story.deltas:
+            raise SessionError(f"the labels {path} are missing; put them back beside the journal")
+        return None
+    return LabelArray(open_labels(path), story.labels["level"], journal)
+
+
+def _finish_restoring(labels: LabelArray, number: int, job: OpenJob) -> None:
+    assert job.step is not None
+    writes = job.step.writes if job.forward else reversed(job.step.writes)
+    for write in writes:
+        delta = LabelDelta.from_json(labels.journal.read(write.at))
+        restore(labels, delta, forward=job.forward, note=Kept(labels.journal, number))
+
+
+def _finish_writing(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None:
+    request = decode_request(job.request, labels.journal)
+    for edit in request["edits"][len(job.writing.writes) :]:
+        kept = Kept(labels.journal, number, edit.label, edit.region)
+        apply_edit(labels, edit, request["policy"], request["replaces"].get(edit.plane), kept)
+        story.take(kept.at, labels.journal.read(kept.at))
+
+
+def _place_masks(story: Story, journal: Journal) -> None:
+    for (object_id, plane), at in story.places.items():
+        story.objects[object_id].written[plane] = read_region(journal, at)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session folder, for a list.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it is.
+    image : ImageRef
+        What it is about.
+    level : int
+        Multiscale level that is segmented.
+    n_objects, n_steps : int
+        Objects with labels; things done.
+    modified : datetime
+        When something was done last.
+    """
+
+    folder: Path
+    image: ImageRef
+    level: int
+    n_objects: int
+    n_steps: int
+    modified: datetime
+
+
+def read_image(folder: Path) -> ImageRef | None:
+    """Which image a session is about, from the first records; None if there is no such session."""
+    story = Story(folder)
+    try:
+        for at, record in islice(read_journal(folder / FILE_NAME), 4):
+            story.take(at, record)
+    except NapariSamError:
+        return None
+    return story.image
+
+
+def session_info(folder: str | Path) -> SessionInfo:
+    """Read what a session is about without opening it.
+
+    Raises
+    ------
+    SessionError
+        There is none, or it is damaged in the middle.
+    """
+    story = Story(Path(folder))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SessionWarning)
+        for at, record in read_journal(story.folder / FILE_NAME):
+            story.take(at, record)
+    if story.image is None:
+        raise SessionError(f"the session {folder} ended before an image was opened; there is nothing in it")
+    n_objects = len({object_id for object_id, _ in story.places})
+    level = story.settings.get("level", 0)
+    modified = datetime.fromisoformat(story.ended)
+    return SessionInfo(story.folder, story.image, level, n_objects, story.n_steps, modified)
+
+
+def list_sessions(root: Path) -> Iterator[Path]:
+    """Session folders in a folder, those first whose name sorts last (names begin with the time)."""
+    if root.is_dir():
+        found = (path for path in root.iterdir() if (path / FILE_NAME).is_file())
+        yield from islice(sorted(found, reverse=True), MOST_FOLDERS)
+
+
+def find_sessions(root: Path, image: ImageRef, at_most: int = 5) -> tuple[SessionInfo, ...]:
+    """Sessions on an image in which something was done and that are not open, the latest first."""
+    infos = []
+    for folder in list_sessions(root):
+        known = read_image(folder)
+        if known is None or not known.is_same_as(image) or Journal.is_open(folder):
+            continue
+        try:
+            info = session_info(folder)
+        except NapariSamError:
+            continue
+        if info.n_steps:
+            infos.append(info)
+        if len(infos) == at_most:
+            break
+    return tuple(sorted(infos, key=lambda info: info.modified, reverse=True))
