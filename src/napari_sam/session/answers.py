@@ -60,11 +60,11 @@ class Answers:
                 session.labels = value
                 session.labels_ready.emit(value)
             case Weights():
-                session.note_weights(value)
+                session.opening.note_weights(value.values)
             case ImageChanged():
                 session.image_changed.emit(value.planes)
             case Recovered():
-                session.take_recovered(value)
+                session.opening.go_on(value)
             case Path():
                 session.saved.emit(value)
             case int():

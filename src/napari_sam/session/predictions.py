@@ -106,7 +106,7 @@ class Predictions:
                 plane=encode(request.plane),
                 marks=request.marks.to_json(),
                 follows=request.follows,
-                model=session.model_number,
+                model=session.opening.model_number,
             )
         if record is session.record:
             self.show([request.plane])

@@ -7,6 +7,7 @@ label array, so the last ones are made again, and work that was ordered is finis
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -356,9 +357,10 @@ def _open_labels(story: Story, journal: Journal) -> LabelArray | None:
     if not story.labels:
         return None
     path = story.folder / story.labels["path"]
-    if not path.exists():
+    if not (path / "zarr.json").exists():
         if story.deltas:
             raise SessionError(f"the labels {path} are missing; put them back beside the journal")
+        shutil.rmtree(path, ignore_errors=True)  # killed before they were made
         return None
     return LabelArray(open_labels(path), story.labels["level"], journal)
 

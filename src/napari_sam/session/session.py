@@ -12,30 +12,29 @@ All methods are called on one thread (a window's own) and return at once; the wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from psygnal import EmissionInfo, Signal
 
-from napari_sam import __version__
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
-from napari_sam.errors import SessionError
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
 from napari_sam.session.answers import Answers
 from napari_sam.session.codec import encode
-from napari_sam.session.engine import Backend, Engine, ModelInfo, Weights
+from napari_sam.session.engine import Backend, Engine, ModelInfo
 from napari_sam.session.hand import HandEdits
 from napari_sam.session.history import History, Ledger, MarksChange
 from napari_sam.session.image import ImageRef
-from napari_sam.session.journal import FILE_NAME, Journal
+from napari_sam.session.journal import Journal
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.opening import Opening
 from napari_sam.session.orders import Orders
 from napari_sam.session.predictions import Predictions
 from napari_sam.session.preview import PreviewArray, Redraw
@@ -54,9 +53,6 @@ from napari_sam.session.worker import Event
 from napari_sam.session.writer import Writer
 
 NO_IMAGE = Blocked("Choose an image layer.")
-
-LABELS = "labels.zarr"
-"""Name of the label array in a session folder."""
 
 Dispatch = Callable[[Callable[[], None]], None]
 
@@ -132,8 +128,7 @@ class Session:
         self.predictions = Predictions(self)
         self.writer = Writer(self)
         self.hand = HandEdits(self)
-        self.model_number = 0
-        self._weights: dict[str, Any] = {}
+        self.opening = Opening(self)
         self.orders = Orders(Engine(backend).job, self._receive)
         self.state.events.connect(self._on_state)
 
@@ -194,18 +189,15 @@ class Session:
             How to find the image again; from the volume by default.
         """
         self.leave_volume()
-        self.journal = Journal(_free_folder(self._folder))
-        self._enter(volume)
-        self._begin_journal(image or ImageRef.of(volume, name))
+        self.enter(volume)
         self.state.object_id = 1
-        self.orders.submit(ask.UseVolume(volume=volume, journal=self.journal))
-        self._make_labels(flat)
+        self.opening.begin(self._folder, image or ImageRef.of(volume, name), flat)
         self.changed.emit()
 
     def reopen(self, folder: str | Path, volume: VolumeLike) -> None:
         """Go on with an earlier session on this image; `reopened` follows, or `failed`."""
         self.leave_volume()
-        self._enter(volume)
+        self.enter(volume)
         self.orders.submit(ask.OpenSession(folder=Path(folder)))
         self.changed.emit()
 
@@ -239,7 +231,7 @@ class Session:
         copy = own if own is not None and own.array is not labels.array else None
         self.orders.submit(ask.UseLabels(labels=self.labels, copy=copy))
         if copy is not None:
-            self.journal.append("labels", path=LABELS, level=labels.level, flat=False, adopted=True)
+            self.opening.note_labels(labels.level, adopted=True)
         self.changed.emit()
 
     def note_label(self, label: int) -> None:
@@ -255,10 +247,8 @@ class Session:
     def load_model(self) -> None:
         """Load the model of the state."""
         self.model_error = None
-        self.model_number += 1
-        self._weights = {}
+        self.opening.note_model(weights={})
         self.orders.submit(ask.LoadModel(spec=self.state.model))
-        self.journal.append("model", spec=encode(self.state.model))
 
     def show(self, view: PlaneRef | Blocked) -> None:
         """Say which plane is on screen; it is encoded first, its neighbours when nothing else is to do."""
@@ -373,81 +363,12 @@ class Session:
         """The object of this label, made if it is not there."""
         return self.objects.setdefault(object_id, ObjectRecord(object_id))
 
-    def note_weights(self, weights: Weights) -> None:
-        """Know which weights were loaded."""
-        self._weights = weights.values
-        self.journal.append("weights", number=self.model_number, **self._weights)
-
-    def take_recovered(self, recovered: Recovered) -> None:
-        """Go on where an earlier session ended."""
-        story, volume = recovered.story, self.volume
-        assert story.image is not None
-        if volume is None or ImageRef.of(volume).shape != story.image.shape:
-            recovered.journal.close()
-            self.failed.emit(SessionError(_misfit(story.image, volume)))
-            return
-        self._take_settings(story.settings)
-        self.journal = recovered.journal
-        self.journal.append("reopened", version=__version__)
-        self.objects.update(story.objects)
-        self.history = story.history
-        self.writer.places = story.places
-        self.model_number = len(story.models)
-        same_model = story.models[-1:] == [self.state.model]
-        self.predictions.remember(story.asked() if same_model else {}, 1 + max(story.answers, default=0))
-        self._note_model()
-        self.orders.begin_after(story.last_job)
-        self.orders.submit(ask.UseVolume(volume=volume, journal=self.journal, known=story.digests))
-        if recovered.labels is None:
-            self._make_labels(flat=False)
-        else:
-            self.labels = recovered.labels
-            self.labels_ready.emit(self.labels)
-        self.orders.submit(ask.CheckImage(volume=volume, known=story.digests))
-        self._enter(volume)
-        self.reopened.emit(recovered)
-        self.predictions.encode_view()
-        self.predictions.update()
-        self.marks_changed.emit()
-
-    # Details
-
-    def _enter(self, volume: VolumeLike) -> None:
+    def enter(self, volume: VolumeLike) -> None:
+        """Take a volume, and make room for its previews."""
         self.volume = volume
         self.largest_label = max((r.object_id for r in self.objects.values() if r.written), default=0)
         level = min(self.state.level, volume.n_levels - 1)
         self.preview = PreviewArray((volume.n_time, *volume.shape_zyx(level)))
-
-    def _begin_journal(self, image: ImageRef) -> None:
-        assert self.folder is not None
-        self.model_number = 0
-        self.journal.append("image", image=image.to_json(self.folder))
-        for each in fields(self.state):
-            self.journal.append("setting", name=each.name, value=encode(getattr(self.state, each.name)))
-        self._note_model()
-
-    def _note_model(self) -> None:
-        """Say in the journal which model is used from here on."""
-        self.model_number += 1
-        self.journal.append("model", spec=encode(self.state.model))
-        if self._weights:
-            self.journal.append("weights", number=self.model_number, **self._weights)
-
-    def _make_labels(self, flat: bool) -> None:
-        assert self.folder is not None
-        assert self.volume is not None
-        level = self.state.level
-        self.journal.append("labels", path=LABELS, level=level, flat=flat, adopted=False)
-        request = ask.CreateLabels(
-            path=self.folder / LABELS, volume=self.volume, level=level, flat=flat, journal=self.journal
-        )
-        self.orders.submit(request)
-
-    def _take_settings(self, settings: Mapping[str, Any]) -> None:
-        known = {each.name for each in fields(self.state)}
-        for name, value in settings.items():
-            if name in known and getattr(self.state, name) != value:
-                setattr(self.state, name, value)
 
     def _on_state(self, info: EmissionInfo) -> None:
         name = info.signal.name
@@ -475,20 +396,3 @@ class Session:
         """Carry an event from the inference thread to the session's own."""
         if not self.closed:
             self._dispatch(lambda: self._answers.take(event))
-
-
-def _free_folder(folder: Path) -> Path:
-    """The folder, or one beside it, in which no session is."""
-    path, number = folder, 1
-    while (path / FILE_NAME).exists():
-        number += 1
-        path = folder.with_name(f"{folder.name}-{number}")
-    return path
-
-
-def _misfit(image: ImageRef, volume: VolumeLike | None) -> str:
-    shape = ImageRef.of(volume).shape if volume is not None else None
-    return (
-        f"the session is about '{image.name}' of shape (T, Z, Y, X, C) = {image.shape}, the image that is open "
-        f"has {shape}; open {image.path or 'that image'}"
-    )

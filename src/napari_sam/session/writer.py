@@ -71,7 +71,7 @@ class Writer:
             object=object_id,
             job=job,
             changes=encode_changes(changes),
-            model=session.model_number,
+            model=session.opening.model_number,
             request=self._encoded(request),
         )
         session.ledger.begin(job, Writing(title, object_id, tuple(changes)))
