@@ -18,5 +18,6 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep every test's embeddings, sessions and downloads out of the user's own folders."""
+    """Keep every test's embeddings, sessions, downloads and models out of the user's own folders."""
+    monkeypatch.setenv("NAPARI_SAM_MODELS", str(tmp_path / "napari-sam-models"))
     monkeypatch.setenv("NAPARI_SAM_CACHE", str(tmp_path / "napari-sam-cache"))

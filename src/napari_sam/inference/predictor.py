@@ -27,7 +27,7 @@ from napari_sam.inference.decoding import answer_plane
 from napari_sam.inference.device import Runtime, choose_runtime, prepare_cpu
 from napari_sam.inference.fallback import Stepper
 from napari_sam.inference.fuse import is_convolutional, prepare
-from napari_sam.inference.registry import Progress, fetch_model, find_model
+from napari_sam.inference.registry import Progress, fetch_model, find_model, recipe_of
 from napari_sam.inference.tiles import overview, plan_tiles
 from napari_sam.model.checkpoints import encoder_digest, load_sam
 from napari_sam.model.configs import SamConfig
@@ -238,4 +238,5 @@ def load_spec(spec: ModelSpec, progress: Progress = False) -> SamPredictor:
     sam = load_sam(fetch_model(spec.name, progress))
     if runtime.device.type == "cpu":
         prepare_cpu()
-    return SamPredictor(sam, spec, runtime, InputRecipe.SAM if isinstance(found, Path) else found.recipe)
+    recipe = recipe_of(found) if isinstance(found, Path) else found.recipe
+    return SamPredictor(sam, spec, runtime, recipe)

@@ -1,20 +1,26 @@
 """Models that have a name: where their weights come from, and how to tell that they are the right ones.
 
 A file is never shipped but for "default"; it is fetched when it is first used and checked against its
-published hash. Anything else, an own fine-tuned model for instance, is named by its path.
+published hash. Models that the user made (`napari-sam finetune`) lie in a folder of their own and are found by
+their names as well, see `user_models`. Anything else is named by its path.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from types import MappingProxyType
+
+import platformdirs
 
 from napari_sam.core.models import InputRecipe
 from napari_sam.embedding import cache_dir
-from napari_sam.errors import ModelNotFoundError
+from napari_sam.errors import InputWarning, ModelNotFoundError
 
 Progress = bool | Callable[[int, int], None]
 """True shows a bar; a function is called with the bytes so far and the bytes in all (0 if unknown)."""
@@ -55,6 +61,8 @@ class ModelEntry:
         One line for somebody who chooses.
     recipe : InputRecipe
         How pixels are prepared.
+    folder : Path, optional
+        Where a model of the user lies.
     """
 
     name: str
@@ -67,6 +75,7 @@ class ModelEntry:
     citation: str
     good_for: str
     recipe: InputRecipe = field(default=InputRecipe.SAM)
+    folder: Path | None = None
 
 
 _SIZES = {"vit_t": 40_728_226, "vit_b": 375_042_383, "vit_l": 1_249_524_607, "vit_h": 2_564_550_879}
@@ -179,8 +188,92 @@ _ENTRIES = (
     ),
 )
 
-MODELS: Mapping[str, ModelEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+
+class _Models(Mapping[str, ModelEntry]):
+    """The published models, then those of the user as they are on disk now."""
+
+    def __getitem__(self, name: str) -> ModelEntry:
+        return _PUBLISHED[name] if name in _PUBLISHED else user_models()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _PUBLISHED
+        yield from (name for name in user_models() if name not in _PUBLISHED)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+_PUBLISHED = {entry.name: entry for entry in _ENTRIES}
+
+MODELS: Mapping[str, ModelEntry] = _Models()
 """Every model that has a name."""
+
+
+def user_model_dir() -> Path:
+    """Folder of the models that the user made: $NAPARI_SAM_MODELS, else in the user's data folder.
+
+    It is apart from the cache, which may be emptied.
+    """
+    named = os.environ.get("NAPARI_SAM_MODELS")
+    base = platformdirs.user_data_dir("napari-sam-volumes", appauthor=False)
+    return Path(named) if named else Path(base) / "models"
+
+
+def user_models() -> dict[str, ModelEntry]:
+    """The models in `user_model_dir`, by the names of their files.
+
+    Warns
+    -----
+    InputWarning
+        A file there cannot be read; it is left out.
+    """
+    folder = user_model_dir()
+    paths = sorted(folder.glob("[!.]*.safetensors")) if folder.is_dir() else []
+    found = [_user_entry(path, path.stat().st_mtime_ns) for path in paths]
+    return {entry.name: entry for entry in found if entry is not None}
+
+
+@functools.lru_cache(maxsize=256)
+def _user_entry(path: Path, changed: int) -> ModelEntry | None:
+    """Read once for each version of a file."""
+    facts = file_facts(path)
+    if facts is None:
+        warnings.warn(
+            f"{path} is not a complete model; it is left out of the list", InputWarning, stacklevel=4
+        )
+        return None
+    return ModelEntry(
+        name=path.stem,
+        architecture=facts.get("architecture", ""),
+        file_name=path.name,
+        url="",
+        hash="",
+        size=path.stat().st_size,
+        licence=facts.get("licence", "your own"),
+        citation="",
+        good_for=facts.get("good_for", "made by you"),
+        recipe=recipe_of(path),
+        folder=path.parent,
+    )
+
+
+def file_facts(path: Path) -> dict[str, str] | None:
+    """What a .safetensors file says about itself, without its tensors; None if it is not one."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length < min(path.stat().st_size, 1 << 26) else b""
+    try:
+        facts = json.loads(header).get("__metadata__", {})
+    except (ValueError, AttributeError):
+        return None
+    return {str(key): str(value) for key, value in facts.items()}
+
+
+def recipe_of(path: Path) -> InputRecipe:
+    """How a checkpoint file wants its pixels: as it says itself, else as SAM."""
+    facts = file_facts(path) if path.suffix == ".safetensors" else None
+    said = (facts or {}).get("recipe", "")
+    return InputRecipe(said) if said in set(InputRecipe) else InputRecipe.SAM
 
 
 def find_model(name: str) -> ModelEntry | Path:
@@ -211,6 +304,8 @@ def model_file(name: str) -> Path:
     found = find_model(name)
     if isinstance(found, Path):
         return found
+    if found.folder is not None:
+        return found.folder / found.file_name
     if not found.url:
         return Path(str(files("napari_sam.model"))) / "weights" / found.file_name
     return model_dir() / found.file_name
