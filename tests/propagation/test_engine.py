@@ -11,7 +11,7 @@ from napari_sam.propagation import Carry, Direction, Fusion, PropagationSettings
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume, FakeEncoder, FakePredictor
 from napari_sam.testing.phantoms import ball_volume, drifting_disc_volume
 
-TO_THE_END = PropagationSettings(min_iou=None, max_area_change=None)
+TO_THE_END = PropagationSettings(min_iou=None, max_area_change=None, bridge=0, fill_gaps=False)
 
 
 def run(image, seeds, predictor=None, **kwargs):
@@ -145,7 +145,7 @@ def test_area_rule_stops_a_leak():
     phantom = drifting_disc_volume(step_yx=(0.0, 0.0))
     image = phantom.image.copy()
     image[10] = 200
-    steps = run(image, {1: {6: PromptSet([(30, 24)])}}, settings=PropagationSettings(min_iou=None))
+    steps = run(image, {1: {6: PromptSet([(30, 24)])}}, settings=PropagationSettings(min_iou=None, bridge=0))
     assert last_steps(steps) == {0: StopReason.RANGE_END, 10: StopReason.AREA_JUMP}
 
 

@@ -79,10 +79,11 @@ class Tally:
         if step.region.area:
             self.voxels[key] += step.region.area
             self.planes.setdefault(key, set()).add(index)
-            if min(step.iou_with_previous, step.predicted_iou) < _DOUBTFUL_IOU:
+            unlikely = min(step.iou_with_previous, step.predicted_iou) < _DOUBTFUL_IOU
+            if unlikely or step.doubt.value > 1 - _DOUBTFUL_IOU:
                 self.doubtful.setdefault(key, []).append(index)
-        if step.stop_reason is not None:
-            self.ends.setdefault(key, []).append((index, step.stop_reason))
+        for stop in step.stops:
+            self.ends.setdefault(key, []).append((index, stop.reason))
 
     @property
     def n_planes(self) -> int:

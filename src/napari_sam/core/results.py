@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -157,6 +158,61 @@ class StopReason(StrEnum):
     SEED_REACHED = "the next plane with user prompts was reached"
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A propagation ended in one direction: +1 towards higher plane indices, -1 towards lower ones."""
+
+    direction: int
+    reason: StopReason
+
+
+class DoubtReason(StrEnum):
+    """What makes a plane of a propagated object worth a look."""
+
+    OVERLAP = "it shares little with the plane beside it"
+    PREDICTED_IOU = "the model's own estimate is low"
+    STABILITY = "the outline depends on where the answer is cut"
+    AREA = "its area jumps"
+    CENTROID = "it jumps to the side"
+    DISAGREEMENT = "both directions disagree"
+    FILLED = "it was filled in between its neighbours"
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """How doubtful one plane of an object is.
+
+    Parameters
+    ----------
+    parts : tuple of (DoubtReason, float)
+        What each reason contributes, in (0, 1]; the largest first. Reasons without doubt are left out.
+    """
+
+    parts: tuple[tuple[DoubtReason, float], ...] = ()
+
+    @property
+    def value(self) -> float:
+        """0 is no doubt, 1 is certainly wrong; each reason alone would give its part (a noisy or)."""
+        trust = 1.0
+        for _, part in self.parts:
+            trust *= 1.0 - part
+        return 1.0 - trust
+
+    @property
+    def reasons(self) -> tuple[DoubtReason, ...]:
+        """The reasons that matter, the largest first."""
+        return tuple(reason for reason, part in self.parts if part >= 0.2)
+
+    @classmethod
+    def of(cls, parts: Mapping[DoubtReason, float]) -> Doubt:
+        """From parts in any order, zeros left out."""
+        found = [(reason, min(1.0, float(part))) for reason, part in parts.items() if part > 0]
+        return cls(tuple(sorted(found, key=lambda one: (-one[1], one[0]))))
+
+
+NO_DOUBT = Doubt()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PropagationStep:
     """One object in one plane, as propagation found it.
@@ -177,6 +233,12 @@ class PropagationStep:
         Whether the user prompted this plane.
     stop_reason : StopReason, optional
         Set on the last step of a direction: this plane is not part of the object.
+    stability_score : float
+        Of the mask; 1.0 where the model was not asked.
+    doubt : Doubt
+        How doubtful the mask is, and why.
+    stops : tuple of Stop
+        Directions that ended here, also where another direction or filling in gave a mask all the same.
     """
 
     object_id: int
@@ -186,6 +248,9 @@ class PropagationStep:
     iou_with_previous: float
     is_seed: bool = False
     stop_reason: StopReason | None = None
+    stability_score: float = 1.0
+    doubt: Doubt = NO_DOUBT
+    stops: tuple[Stop, ...] = ()
 
     @property
     def plane_index(self) -> int:

@@ -3,33 +3,42 @@
 The mask of one plane becomes the prompt of the next. Every object starts from its *seed planes*, those
 with user prompts, and grows from each of them both ways until a stop rule says that it ended, the plane
 range ends, or the next seed plane of the same object is reached. Between two seed planes both directions
-run and are fused (`propagation.fusion`); seed planes themselves are never overwritten.
+run and are fused (`propagation.fusion`); seed planes themselves are never overwritten. After a change of some
+seed planes only the gaps beside them have to be run again (`propagation.anchors`).
 
 Work goes outward in rounds: in round *d* every live direction of every object visits the plane at distance
 *d* from its seed, and all objects on one plane are answered in one batch. Only planes that are visited are
 encoded. The whole is a generator: what was yielded is final, and closing it between two steps cancels.
 
-Objects are carried independently of each other, so two of them may claim the same pixel; who gets it is
-the consumer's choice, and steps carry what it takes to choose (`object_id`, `predicted_iou`).
+Where a stop rule holds for a plane or two and the object is there again behind them, the planes are *filled in*:
+the shape between both sides, snapped to the model's answer where that agrees with it. Planes between two seed
+planes that neither direction reached are filled in as well. Objects that meet share a plane out by one rule
+(`propagation.meeting`). Every step says how doubtful it is and which directions ended there, and why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby, pairwise
+from itertools import groupby
 
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
-from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, PropagationStep, StopReason
+from napari_sam.core.results import ImageEmbedding, MaskPrediction, PropagationStep, Stop, StopReason
 from napari_sam.errors import PromptError
 from napari_sam.inference.predict import predict_plane
+from napari_sam.propagation.anchors import Gap, gaps_of
 from napari_sam.propagation.carry import carried_prompts
-from napari_sam.propagation.fusion import Span, is_part
-from napari_sam.propagation.settings import PropagationSettings
+from napari_sam.propagation.doubt import Spacing, filled_doubt
+from napari_sam.propagation.fronts import Front, closest, no_region
+from napari_sam.propagation.fusion import Span, all_stops, is_part
+from napari_sam.propagation.meeting import Claim, settle
+from napari_sam.propagation.settings import Between, PropagationSettings
+from napari_sam.propagation.shapes import interpolate
 
 Seeds = Mapping[int, Mapping[int, PromptSet]]
+Gaps = Mapping[int, Collection[Gap]]
 Steps = Generator[PropagationStep, None, None]
 
 
@@ -42,6 +51,7 @@ def propagate_objects(
     level: int = 0,
     time: int = 0,
     settings: PropagationSettings | None = None,
+    gaps: Gaps | None = None,
 ) -> Steps:
     """Carry objects through the planes of a volume.
 
@@ -60,6 +70,9 @@ def propagate_objects(
         Multiscale level and time point; plane indices and coordinates are voxels of that level.
     settings : PropagationSettings, optional
         What to carry, when to stop, where to go.
+    gaps : mapping of int to collection of Gap, optional
+        Object id -> the gaps between its seed planes that are visited, as `affected_gaps` gives them; all
+        gaps of an object that is not named.
 
     Returns
     -------
@@ -78,7 +91,7 @@ def propagate_objects(
     first = PlaneRef(axis, 0, level, time)
     limits = _plane_limits(encoder.volume, first, settings)
     _check_seeds(seeds, encoder.volume, first, limits)
-    return _Run(encoder, predictor, first, settings, limits).steps(seeds)
+    return _Run(encoder, predictor, first, settings, limits, gaps or {}).steps(seeds)
 
 
 def _plane_limits(volume: VolumeLike, plane: PlaneRef, settings: PropagationSettings) -> tuple[int, int]:
@@ -105,27 +118,8 @@ def _check_seeds(seeds: Seeds, volume: VolumeLike, plane: PlaneRef, limits: tupl
             prompts.check_inside(shape)
 
 
-@dataclass(slots=True)
-class _Front:
-    """One object going one way from one seed plane."""
-
-    object_id: int
-    direction: int
-    plane: PlaneRef
-    region: Region
-    limit: int
-    """Index of the plane that is not visited any more."""
-    limit_reason: StopReason
-    span: Span | None = None
-    done: bool = False
-
-    @property
-    def next_index(self) -> int:
-        return self.plane.index + self.direction
-
-    @property
-    def at_limit(self) -> bool:
-        return self.next_index == self.limit
+Known = tuple[int, Region]
+"""A plane index and the object's mask there."""
 
 
 @dataclass(slots=True)
@@ -137,25 +131,33 @@ class _Run:
     first: PlaneRef
     settings: PropagationSettings
     limits: tuple[int, int]
+    gaps: Gaps
     found: dict[tuple[int, int], Region] = field(default_factory=dict)
     """Masks of the seed planes by object id and plane index."""
+    spans: list[Span] = field(default_factory=list)
+    """Spans that are interpolated without going there."""
 
     @property
     def volume(self) -> VolumeLike:
         """The encoder's."""
         return self.encoder.volume
 
+    @property
+    def spacing(self) -> Spacing:
+        """Of the planes."""
+        return Spacing.of(self.volume, self.first)
+
     def steps(self, seeds: Seeds) -> Steps:
         yield from self._seed_steps(seeds)
-        fronts = self._fronts(seeds)
+        fronts = [front for oid, planes in seeds.items() for front in self._object_fronts(oid, planes)]
+        for span in self.spans:
+            span.give_up()
+            yield from self._fill(span)
         while fronts:
             by_plane = sorted(fronts, key=lambda front: (front.next_index, front.object_id))
             for index, group in groupby(by_plane, key=lambda front: front.next_index):
                 yield from self._visit(self.first.at(index), list(group))
             fronts = [front for front in fronts if not front.done]
-
-    def _predict(self, plane: PlaneRef, prompts: Sequence[PromptSet]) -> list[MaskPrediction]:
-        return predict_plane(self, plane, prompts)
 
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
         """As the encoder gives it; makes a run what `predict_plane` asks."""
@@ -167,7 +169,7 @@ class _Run:
             plane = self.first.at(index)
             asked = {oid: planes[index] for oid, planes in seeds.items() if index in planes}
             open_ids = [oid for oid, prompts in asked.items() if not _is_only_mask(prompts)]
-            answers = self._predict(plane, [asked[oid] for oid in open_ids]) if open_ids else []
+            answers = predict_plane(self, plane, [asked[oid] for oid in open_ids]) if open_ids else []
             predicted = dict(zip(open_ids, answers, strict=True))
             for oid, prompts in asked.items():
                 yield self._seed_step(oid, plane, prompts, predicted.get(oid))
@@ -176,72 +178,114 @@ class _Run:
         self, object_id: int, plane: PlaneRef, prompts: PromptSet, prediction: MaskPrediction | None
     ) -> PropagationStep:
         region = Region.from_mask(prompts.mask) if prediction is None else prediction.region
-        quality = 1.0 if prediction is None else prediction.predicted_iou
+        quality = (1.0, 1.0) if prediction is None else (prediction.predicted_iou, prediction.stability_score)
         self.found[object_id, plane.index] = region
         outer = {1: self.limits[1] - 1, -1: self.limits[0]}
-        at_end = any(plane.index == outer[step] for step in self.settings.direction.steps)
-        reason = StopReason.RANGE_END if at_end else None
+        ends = [way for way in self.settings.direction.steps if plane.index == outer[way]]
+        reason = StopReason.RANGE_END if ends else None
         if not region.area:
-            reason = StopReason.EMPTY
-        return PropagationStep(object_id, plane, region, quality, 1.0, True, reason)
+            reason, ends = StopReason.EMPTY, list(self.settings.direction.steps)
+        stops = () if reason is None else tuple(Stop(way, reason) for way in ends)
+        step = PropagationStep(object_id, plane, region, quality[0], 1.0, True, reason, quality[1])
+        return replace(step, stops=stops)
 
-    def _fronts(self, seeds: Seeds) -> list[_Front]:
-        return [front for oid, planes in seeds.items() for front in self._object_fronts(oid, sorted(planes))]
+    def _object_fronts(self, object_id: int, seeds: Mapping[int, PromptSet]) -> Iterator[Front]:
+        """What sets out into the gaps between the seed planes of an object, and beyond them."""
+        for gap in gaps_of(seeds):
+            wanted = object_id not in self.gaps or gap in self.gaps[object_id]
+            if wanted and gap.planes(*self.limits):
+                yield from self._gap_fronts(object_id, gap)
 
-    def _object_fronts(self, object_id: int, planes: list[int]) -> Iterator[_Front]:
-        """Both directions from every seed plane that has somewhere to go."""
-        lower, upper = [self.limits[0] - 1, *planes[:-1]], [*planes[1:], self.limits[1]]
-        usable = [index for index in planes if self.found[object_id, index].area]
-        spans = {
-            (a, b): Span(a, b, self.settings.fusion)
-            for a, b in pairwise(planes)
-            if a in usable and b in usable and len(self.settings.direction.steps) == 2
+    def _gap_fronts(self, object_id: int, gap: Gap) -> Iterator[Front]:
+        starts = {
+            way: (index, self.found[object_id, index])
+            for way, index in ((1, gap.below), (-1, gap.above))
+            if index is not None and self.found[object_id, index].area
         }
-        for index, low, high in zip(planes, lower, upper, strict=True):
-            for direction in self.settings.direction.steps if index in usable else ():
-                limit = high if direction > 0 else low
-                reason = StopReason.SEED_REACHED if limit in planes else StopReason.RANGE_END
-                span = spans.get((min(index, limit), max(index, limit)))
-                region = self.found[object_id, index]
-                front = _Front(object_id, direction, self.first.at(index), region, limit, reason, span)
-                if not front.at_limit:
-                    yield front
+        ways = [way for way in self.settings.direction.steps if way in starts]
+        span = Span(object_id, starts[1], starts[-1], self.settings.fusion) if len(ways) == 2 else None
+        if span is not None and self.settings.between is Between.INTERPOLATE:
+            self.spans.append(span)
+            return
+        for way in ways:
+            index, region = starts[way]
+            other = gap.above if way > 0 else gap.below
+            outer = self.limits[1] if way > 0 else self.limits[0] - 1
+            limit = (outer, StopReason.RANGE_END) if other is None else (other, StopReason.SEED_REACHED)
+            yield Front(object_id, way, self.first.at(index), index, region, *limit, span)
 
-    def _visit(self, plane: PlaneRef, fronts: list[_Front]) -> Iterator[PropagationStep]:
+    def _visit(self, plane: PlaneRef, fronts: list[Front]) -> Iterator[PropagationStep]:
         """Move these fronts onto a plane; all their objects are answered in one batch."""
         prompts = [carried_prompts(front.region, self.settings) for front in fronts]
-        for front, prediction in zip(fronts, self._predict(plane, prompts), strict=True):
-            step = self._step(front, plane, prediction)
-            front.done = step.stop_reason is not None
-            front.plane, front.region = plane, step.region
-            if front.span is None:
-                yield step
-            else:
-                yield from front.span.add(front.direction, step)
+        answers = [
+            closest(prediction, front.region)
+            for front, prediction in zip(fronts, predict_plane(self, plane, prompts), strict=True)
+        ]
+        if self.settings.part_by_logit:
+            claims = [Claim(front.object_id, answer) for front, answer in zip(fronts, answers, strict=True)]
+            seeds = [(oid, region) for (oid, index), region in self.found.items() if index == plane.index]
+            parts = settle(claims, seeds)
+            answers = [replace(one, region=part) for one, part in zip(answers, parts, strict=True)]
+        for front, answer in zip(fronts, answers, strict=True):
+            yield from self._advance(front, front.judge(plane, answer, self.settings, self.spacing))
 
-    def _step(self, front: _Front, plane: PlaneRef, prediction: MaskPrediction) -> PropagationStep:
-        answer = _closest(prediction, front.region)
-        reason = self.settings.stop_rule(front.region, answer.region, answer.predicted_iou)
-        if reason is None and plane.index + front.direction == front.limit:
-            reason = front.limit_reason
-        overlap = front.region.iou(answer.region)
-        step = PropagationStep(
-            front.object_id, plane, answer.region, answer.predicted_iou, overlap, stop_reason=reason
-        )
-        return step if is_part(step) else replace(step, region=_nothing(answer.region))
+    def _advance(self, front: Front, step: PropagationStep) -> Iterator[PropagationStep]:
+        """Go on from a step, or over it, or end."""
+        front.plane = step.plane
+        if is_part(step):
+            filled = list(self._bridge(front, step))
+            front.good, front.region, front.done = step.plane_index, step.region, step.stop_reason is not None
+            for one in (*filled, step):
+                yield from self._report(front, one)
+            return
+        front.weak.append(step)
+        if len(front.weak) > self.settings.bridge or front.at_limit:
+            front.done = True
+            yield from self._report(front, front.weak[0])
+
+    def _bridge(self, front: Front, step: PropagationStep) -> Iterator[PropagationStep]:
+        """Fill in the weak planes that lie behind a front that has found its object again."""
+        weak, front.weak = front.weak, []
+        sides = (front.good, front.region), (step.plane_index, step.region)
+        for one in weak:
+            yield self._between(front.object_id, *sides, one.plane_index)
+
+    def _report(self, front: Front, step: PropagationStep) -> Iterator[PropagationStep]:
+        if front.span is None:
+            yield step
+            return
+        yield from front.span.add(front.direction, step)
+        if front.span.is_complete:
+            yield from self._fill(front.span)
+
+    def _fill(self, span: Span) -> Iterator[PropagationStep]:
+        """Planes of a span that no direction reached."""
+        for index, ended in sorted(span.free.items()):
+            if self.settings.fill_gaps or (not ended and self.settings.between is Between.INTERPOLATE):
+                step = self._between(span.object_id, span.reached[1], span.reached[-1], index)
+                yield replace(step, stops=all_stops(ended))
+            elif ended:
+                yield replace(ended[0], stops=all_stops(ended))
+        span.free.clear()
+
+    def _between(self, object_id: int, one: Known, other: Known, index: int) -> PropagationStep:
+        """The object in a plane between two others: interpolated, snapped where the model agrees."""
+        share = (index - one[0]) / (other[0] - one[0])
+        shape = interpolate(one[1], other[1], share, self.spacing.yx)
+        plane = self.first.at(index)
+        if not shape.area:
+            empty = no_region(shape)
+            return PropagationStep(object_id, plane, empty, 0.0, 0.0, stop_reason=StopReason.EMPTY)
+        (prediction,) = predict_plane(self, plane, [carried_prompts(shape, self.settings)])
+        answer = closest(prediction, shape)
+        snapped = answer.region.iou(shape) >= self.settings.snap_iou
+        region = answer.region if snapped else shape
+        quality = (answer.predicted_iou, answer.stability_score) if snapped else (0.0, 1.0)
+        nearest = min((one, other), key=lambda known: abs(known[0] - index))[1]
+        step = PropagationStep(object_id, plane, region, quality[0], region.iou(nearest))
+        return replace(step, stability_score=quality[1], doubt=filled_doubt(snapped))
 
 
 def _is_only_mask(prompts: PromptSet) -> bool:
     nothing_else = prompts.box_yxyx is None and prompts.low_res_logits is None
     return prompts.mask is not None and not len(prompts.points_yx) and nothing_else
-
-
-def _closest(prediction: MaskPrediction, previous: Region) -> MaskCandidate:
-    """Of several answers the one most like the previous plane's, so that a part stays a part."""
-    if len(prediction.candidates) == 1:
-        return prediction.best
-    return max(prediction.candidates, key=lambda c: (c.region.iou(previous), c.predicted_iou))
-
-
-def _nothing(region: Region) -> Region:
-    return replace(region, box_yxyx=(0, 0, 0, 0), crop=region.crop[:0, :0])

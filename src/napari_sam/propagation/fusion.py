@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-from scipy import ndimage
 
 from napari_sam.core.arrays import BoolArray, FloatArray
 from napari_sam.core.planes import Region
-from napari_sam.core.results import PropagationStep, StopReason
+from napari_sam.core.results import PropagationStep, Stop, StopReason
+from napari_sam.propagation.doubt import fused_doubt
 from napari_sam.propagation.settings import Fusion
+from napari_sam.propagation.shapes import signed_distance
 
 _GOES_ON = (None, StopReason.SEED_REACHED, StopReason.RANGE_END)
 
@@ -29,45 +30,72 @@ class Span:
 
     * both have the object there: the masks are fused;
     * one has it: that one is taken, so one seed can bridge what the other could not;
-    * none has it: the plane stays free, and the steps that ended a direction are yielded, empty.
+    * none has it: the plane is `free`, which the engine deals with when the span is complete.
 
     Parameters
     ----------
-    first, last : int
-        The two seed planes; the span lies between them.
+    object_id : int
+        Which object.
+    below, above : (int, Region)
+        The two seed planes and their masks.
     fusion : Fusion
         Rule for planes that both directions reached.
+
+    Attributes
+    ----------
+    free : dict of int to tuple of PropagationStep
+        Planes that no direction reached, and the steps that ended a direction there.
+    reached : dict of int to (int, Region)
+        Direction -> the last plane where it had the object, and the mask.
     """
 
-    def __init__(self, first: int, last: int, fusion: Fusion) -> None:
-        self.first, self.last, self.fusion = first, last, fusion
-        self._found: dict[int, dict[int, PropagationStep | None]] = {i: {} for i in range(first + 1, last)}
+    def __init__(
+        self, object_id: int, below: tuple[int, Region], above: tuple[int, Region], fusion: Fusion
+    ) -> None:
+        self.object_id, self.fusion = object_id, fusion
+        self.first, self.last = below[0], above[0]
+        self.free: dict[int, tuple[PropagationStep, ...]] = {}
+        self.reached = {1: below, -1: above}
+        self._found: dict[int, dict[int, PropagationStep | None]] = {
+            i: {} for i in range(self.first + 1, self.last)
+        }
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every plane is settled or free."""
+        return not self._found
+
+    def give_up(self) -> None:
+        """Make all planes free."""
+        self.free = dict.fromkeys(self._found, ())
+        self._found.clear()
 
     def add(self, direction: int, step: PropagationStep) -> Iterator[PropagationStep]:
         """Take one direction's (+1 or -1) step and yield the planes that are settled by it."""
         self._found[step.plane_index][direction] = step
-        if not is_part(step):
-            self._give_up(direction, step.plane_index)
+        if is_part(step):
+            self.reached[direction] = (step.plane_index, step.region)
+        else:
+            self._leave_rest(direction, step.plane_index)
         for index in [i for i, found in self._found.items() if len(found) == 2]:
             found = self._found.pop(index)
-            settled = self._settle(found[1], found[-1])
+            settled = self._settle([one for one in (found[1], found[-1]) if one is not None], index)
             if settled is not None:
                 yield settled
 
-    def _give_up(self, direction: int, index: int) -> None:
+    def _leave_rest(self, direction: int, index: int) -> None:
         """Planes beyond `index` will not be reached from this side."""
         for other, found in self._found.items():
             if (other - index) * direction > 0:
                 found[direction] = None
 
-    def _settle(
-        self, forward: PropagationStep | None, backward: PropagationStep | None
-    ) -> PropagationStep | None:
-        steps = [step for step in (forward, backward) if step is not None]
+    def _settle(self, steps: list[PropagationStep], index: int) -> PropagationStep | None:
         parts = [step for step in steps if is_part(step)]
-        if len(parts) == 2:
-            return self._fuse(*parts)
-        return next(iter(parts or steps), None)
+        if not parts:
+            self.free[index] = tuple(steps)
+            return None
+        settled = self._fuse(*parts) if len(parts) == 2 else parts[0]
+        return replace(settled, stops=all_stops(steps))
 
     def _fuse(self, forward: PropagationStep, backward: PropagationStep) -> PropagationStep:
         """Fuse two steps of one plane."""
@@ -78,11 +106,17 @@ class Span:
         order = [nearness, quality] if self.fusion is Fusion.NEARER else [quality, nearness]
         better = (forward, backward)[int(tuple(o[1] for o in order) > tuple(o[0] for o in order))]
         reason = forward.stop_reason or backward.stop_reason
-        if self.fusion in (Fusion.NEARER, Fusion.BEST):
-            return replace(better, stop_reason=reason)
-        mask = _join(forward.region, backward.region, nearness * np.maximum(quality, 1e-6), self.fusion)
-        region = Region.from_mask(mask)
-        return replace(better, region=region if region.area else better.region, stop_reason=reason)
+        region = better.region
+        if self.fusion not in (Fusion.NEARER, Fusion.BEST):
+            weights = nearness * np.maximum(quality, 1e-6)
+            mask = Region.from_mask(_join(forward.region, backward.region, weights, self.fusion))
+            region = mask if mask.area else region
+        return replace(better, region=region, stop_reason=reason, doubt=fused_doubt(forward, backward))
+
+
+def all_stops(steps: Sequence[PropagationStep]) -> tuple[Stop, ...]:
+    """The directions that ended in one plane."""
+    return tuple(stop for step in steps for stop in step.stops)
 
 
 def _join(a: Region, b: Region, weights: FloatArray, fusion: Fusion) -> BoolArray:
@@ -92,10 +126,3 @@ def _join(a: Region, b: Region, weights: FloatArray, fusion: Fusion) -> BoolArra
         return a.mask & b.mask
     blended = weights[0] * signed_distance(a.mask) + weights[1] * signed_distance(b.mask)
     return np.asarray(blended > 0)
-
-
-def signed_distance(mask: BoolArray) -> FloatArray:
-    """Distance to the outline, positive inside, (H, W) float64; half a pixel on either side of it."""
-    inside = ndimage.distance_transform_edt(mask)
-    outside = ndimage.distance_transform_edt(~mask)
-    return np.asarray(np.where(mask, inside - 0.5, 0.5 - outside))

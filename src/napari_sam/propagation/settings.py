@@ -50,6 +50,15 @@ class Fusion(StrEnum):
     """Mean of the signed distances to the two outlines, weighted by nearness and predicted IoU."""
 
 
+class Between(StrEnum):
+    """How the planes between two seed planes are found."""
+
+    PROPAGATE = "propagate"
+    """Carried from both sides and fused; what both directions fail to reach is interpolated."""
+    INTERPOLATE = "interpolate"
+    """The shape between both shapes, snapped to the model's answer where that agrees with it."""
+
+
 @dataclass(frozen=True, slots=True)
 class PropagationSettings:
     """Everything propagation can be told. The defaults were measured, see ``docs/propagation.md``.
@@ -70,6 +79,19 @@ class PropagationSettings:
         Both ways, or one.
     fusion : Fusion
         What is done where two seed planes of one object meet.
+    between : Between
+        How the planes between two seed planes are found.
+    bridge : int
+        How many planes in a row, on which a stop rule holds, are stepped over if the object is there again
+        behind them; they are filled in. 0 stops at the first.
+    bridge_iou : float
+        Least IoU with the last good plane for being there again.
+    fill_gaps : bool
+        Whether planes between two seed planes that neither direction reaches are filled in.
+    snap_iou : float
+        Least IoU of the model's answer with an interpolated shape for taking the answer.
+    part_by_logit : bool
+        Whether objects that meet in a plane share it out (`propagation.meeting`); else each is on its own.
 
     Raises
     ------
@@ -86,11 +108,20 @@ class PropagationSettings:
     plane_range: tuple[int, int] | None = None
     direction: Direction = Direction.BOTH
     fusion: Fusion = Fusion.BLEND
+    between: Between = Between.PROPAGATE
+    bridge: int = 1
+    bridge_iou: float = 0.5
+    fill_gaps: bool = True
+    snap_iou: float = 0.6
+    part_by_logit: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "carry", tuple(Carry(kind) for kind in self.carry))
         object.__setattr__(self, "direction", Direction(self.direction))
         object.__setattr__(self, "fusion", Fusion(self.fusion))
+        object.__setattr__(self, "between", Between(self.between))
+        if self.bridge < 0:
+            raise PromptError(f"bridge is a number of planes from 0, got {self.bridge}")
         if not self.carry:
             raise PromptError("carry is empty; name at least one of " + ", ".join(Carry))
         if self.box_margin < 0:

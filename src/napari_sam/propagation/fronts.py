@@ -1,0 +1,102 @@
+"""One object going one way from one seed plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.results import MaskCandidate, MaskPrediction, PropagationStep, Stop, StopReason
+from napari_sam.propagation.doubt import Spacing, step_doubt
+from napari_sam.propagation.fusion import Span, is_part
+from napari_sam.propagation.settings import PropagationSettings
+
+
+@dataclass(slots=True)
+class Front:
+    """Where one direction of one object is.
+
+    Parameters
+    ----------
+    object_id, direction : int
+        Which object; +1 or -1.
+    plane : PlaneRef
+        The plane visited last.
+    good : int
+        Index of the last plane where the object was.
+    region : Region
+        Its mask there.
+    limit : int
+        Index of the plane that is not visited any more.
+    limit_reason : StopReason
+        What to say when it is reached.
+    span : Span, optional
+        Where two directions meet.
+    weak : list of PropagationStep
+        Planes after the last good one, on which a stop rule holds.
+    """
+
+    object_id: int
+    direction: int
+    plane: PlaneRef
+    good: int
+    region: Region
+    limit: int
+    limit_reason: StopReason
+    span: Span | None = None
+    done: bool = False
+    weak: list[PropagationStep] = field(default_factory=list)
+
+    @property
+    def next_index(self) -> int:
+        """The plane it visits next."""
+        return self.plane.index + self.direction
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether there is no next plane."""
+        return self.next_index == self.limit
+
+    def judge(
+        self, plane: PlaneRef, answer: MaskCandidate, settings: PropagationSettings, spacing: Spacing
+    ) -> PropagationStep:
+        """Make a step of an answer: whether the object goes on here, and how doubtful that is."""
+        overlap = self.region.iou(answer.region)
+        reason = settings.stop_rule(self.region, answer.region, answer.predicted_iou)
+        if reason is None and self.weak and overlap < settings.bridge_iou:
+            reason = StopReason.IOU_DROP
+        if reason is None and plane.index + self.direction == self.limit:
+            reason = self.limit_reason
+        stops = () if reason is None else (Stop(self.direction, reason),)
+        step = PropagationStep(
+            self.object_id,
+            plane,
+            answer.region,
+            answer.predicted_iou,
+            overlap,
+            stop_reason=reason,
+            stability_score=answer.stability_score,
+            stops=stops,
+        )
+        if not is_part(step):
+            return replace(step, region=no_region(answer.region))
+        doubt = step_doubt(
+            self.region,
+            answer.region,
+            answer.predicted_iou,
+            answer.stability_score,
+            spacing,
+            abs(plane.index - self.good),
+        )
+        return replace(step, doubt=doubt)
+
+
+def closest(prediction: MaskPrediction, previous: Region) -> MaskCandidate:
+    """Of several answers the one most like the previous plane's, so that a part stays a part."""
+    if len(prediction.candidates) == 1:
+        return prediction.best
+    return max(prediction.candidates, key=lambda c: (c.region.iou(previous), c.predicted_iou))
+
+
+def no_region(region: Region) -> Region:
+    """An empty region of the same plane."""
+    return replace(region, box_yxyx=(0, 0, 0, 0), crop=region.crop[:0, :0])
