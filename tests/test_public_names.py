@@ -14,6 +14,7 @@ PUBLIC = {
     "PropagationStep",
     "Volume",
     "evaluate",
+    "finetune",
     "load_model",
     "open_volume",
     "propagate",

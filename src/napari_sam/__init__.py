@@ -20,6 +20,7 @@ _PUBLIC = {
     "PropagationStep": "napari_sam.core.results",
     "Volume": "napari_sam.io.volume",
     "evaluate": "napari_sam.cli.measure",
+    "finetune": "napari_sam.training.finetune",
     "load_model": "napari_sam.inference.predictor",
     "open_volume": "napari_sam.io.volume",
     "propagate": "napari_sam.propagation.api",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from napari_sam.io.save import save_labels
     from napari_sam.io.volume import Volume, open_volume
     from napari_sam.propagation.api import propagate
+    from napari_sam.training.finetune import finetune
 
 
 def __getattr__(name: str) -> Any:

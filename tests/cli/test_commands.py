@@ -202,6 +202,7 @@ def test_wrong_usage_is_exit_code_2(call, arguments):
         "cache info",
         "cache clear",
         "evaluate",
+        "finetune",
         "train",
     ],
 )

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import typer
 
 import napari_sam
-from napari_sam.cli import cache, demo, embed, evaluate, export, models, segment, train
+from napari_sam.cli import cache, demo, embed, evaluate, export, finetune, models, segment, train
 from napari_sam.errors import JobCancelled, NapariSamError, NapariSamWarning
 
 OK, FAILED, STOPPED = 0, 1, 130
@@ -82,6 +82,7 @@ for _command in (
     export.export,
     evaluate.evaluate,
     train.train,
+    finetune.finetune,
 ):
     app.command()(guarded(_command))
 app.add_typer(models_app, name="models")

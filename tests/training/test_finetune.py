@@ -1,0 +1,360 @@
+"""Fine-tuning of a tiny network: improves, repeats, stops, shrinks, and leaves a model with a name."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from napari_sam.core.models import InputRecipe
+from napari_sam.errors import DeviceMemoryError, FallbackWarning, InputWarning, TrainingError
+from napari_sam.inference.predictor import load_model
+from napari_sam.inference.registry import MODELS, file_facts, user_model_dir
+from napari_sam.model.checkpoints import load_sam, save_safetensors
+from napari_sam.model.configs import CONFIGS
+from napari_sam.model.sam import build_sam
+from napari_sam.training import finetune as module
+from napari_sam.training import learner
+from napari_sam.training.finetune import FinetuneSettings, Mode, finetune
+from napari_sam.training.own import hold_out, own_planes
+from napari_sam.training.views import half_cell_units, laid_out
+
+QUICK = FinetuneSettings(
+    max_steps=3, crops=2, objects=2, views=2, learning_rate=2e-3, stay=0.0, average=0.0, rehearsal=0.0
+)
+
+
+def squares(seed=0, shape=(64, 64)):
+    labels = np.zeros(shape, np.uint16)
+    labels[6:26, 8:28], labels[34:58, 30:54] = 1, 2
+    noise = np.random.default_rng(seed).normal(0, 6, shape)
+    return np.clip((labels > 0) * 150 + 50 + noise, 0, 255).astype(np.uint8), labels
+
+
+PAIRS = [squares(0), squares(1)]
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parents")
+    for number, name in enumerate(("micro_test", "vit_test", "tiny_vit_test")):
+        torch.manual_seed(number)
+        save_safetensors(
+            build_sam(CONFIGS[name]), folder / f"{name}.safetensors", metadata={"licence": "BSD-3-Clause"}
+        )
+    return folder
+
+
+@pytest.fixture
+def parent(parents):
+    return parents / "micro_test.safetensors"
+
+
+def weights(path):
+    return load_sam(path).state_dict()
+
+
+def changed(before, after):
+    return {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+
+
+@pytest.fixture
+def always_better(monkeypatch):
+    """Every validation is better than the one before, as it would be in a long run."""
+    figures = iter(range(1000))
+    measure = learner.Validation.measure
+
+    def improving(self, sam):
+        return measure(self, sam) | {"figure": float(next(figures))}
+
+    monkeypatch.setattr(learner.Validation, "measure", improving)
+
+
+@pytest.mark.usefixtures("always_better")
+def test_it_learns(parent):
+    settings = replace(QUICK, max_steps=40, crops=4, views=6, average=0.5)
+    losses = [e.values["loss"] for e in finetune(PAIRS, parent, settings=settings) if e.kind == "step"]
+    assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
+
+
+@pytest.mark.parametrize("name", ["micro_test", "vit_test", "tiny_vit_test"])
+@pytest.mark.usefixtures("always_better")
+def test_only_the_decoder_changes_and_embeddings_stay_valid(parents, name):
+    path = parents / f"{name}.safetensors"
+    events = list(finetune(PAIRS, path, name="mine", settings=QUICK))
+    assert events[0].kind == "validation"
+    assert [e.kind for e in events if e.kind != "validation"][:2] == ["encoding", "encoding"]
+    assert events[-1].kind == "end"
+    assert events[-1].path == user_model_dir() / "mine.safetensors"
+    assert changed(weights(path), weights(events[-1].path)) <= {"prompt_encoder", "mask_decoder"}
+    assert "mask_decoder" in changed(weights(path), weights(events[-1].path))
+    assert load_model("mine", device="cpu").digest == load_model(path, device="cpu").digest
+    assert events[-1].path.stat().st_size < 1.1 * path.stat().st_size
+
+
+@pytest.mark.usefixtures("always_better")
+def test_an_encoder_in_full_precision_stays_exact(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "exact.safetensors"
+    save_safetensors(build_sam(CONFIGS["micro_test"]), path, torch.float32)
+    list(finetune(PAIRS, path, name="mine", settings=QUICK))
+    assert load_model("mine", device="cpu").digest == load_model(path, device="cpu").digest
+
+
+@pytest.mark.parametrize("name", ["micro_test", "vit_test"])
+@pytest.mark.usefixtures("always_better")
+def test_all_of_it_can_learn(parents, name):
+    path = parents / f"{name}.safetensors"
+    events = list(finetune(PAIRS, path, settings=replace(QUICK, mode="all")))
+    assert not [e for e in events if e.kind == "encoding"]
+    assert changed(weights(path), weights(events[-1].path)) >= {"image_encoder", "mask_decoder"}
+
+
+@pytest.mark.parametrize("name", ["micro_test", "vit_test", "tiny_vit_test"])
+@pytest.mark.usefixtures("always_better")
+def test_adapters_are_merged_into_a_plain_checkpoint(parents, name):
+    pytest.importorskip("peft")
+    path = parents / f"{name}.safetensors"
+    events = list(finetune(PAIRS, path, settings=replace(QUICK, mode="lora", rank=2)))
+    assert weights(path).keys() == weights(events[-1].path).keys()
+    assert changed(weights(path), weights(events[-1].path)) >= {"image_encoder", "mask_decoder"}
+
+
+def test_adapters_without_peft_name_the_remedy(parent, monkeypatch):
+    import sys
+
+    from napari_sam.errors import DependencyError
+
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(DependencyError, match="pip install peft"):
+        finetune(PAIRS, parent, settings=replace(QUICK, mode=Mode.LORA))
+
+
+@pytest.mark.usefixtures("always_better")
+def test_the_same_seed_gives_the_same_weights(parent):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        list(finetune(PAIRS, parent, name=name, settings=replace(QUICK, seed=seed)))
+    a, b, c = (weights(user_model_dir() / f"{name}.safetensors") for name in "abc")
+    assert changed(a, b) == set()
+    assert changed(a, c)
+
+
+@pytest.mark.usefixtures("always_better")
+def test_the_file_says_where_it_comes_from(parent, tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    list(finetune(PAIRS, parent, name="mine", output=copy, settings=QUICK))
+    facts = file_facts(copy)
+    assert facts["parent"] == "micro_test"
+    assert facts["parent_digest"].startswith("sha256:")
+    assert facts["licence"] == "BSD-3-Clause"
+    assert json.loads(facts["settings"])["mode"] == "decoder"
+    figures = json.loads(facts["figures"])
+    assert (figures["planes"], figures["planes_kept_out"], figures["objects"]) == (1, 1, 2)
+    assert 0 <= figures["start"]["click1"] <= 1
+    assert "fine-tuned on layers" in MODELS["mine"].good_for
+    assert copy.read_bytes() == (user_model_dir() / "mine.safetensors").read_bytes()
+
+
+@pytest.mark.usefixtures("always_better")
+def test_cancel_keeps_the_best_so_far(parent):
+    events = finetune(PAIRS, parent, name="mine", settings=replace(QUICK, max_steps=80))
+    for event in events:
+        if event.kind == "saved":
+            break
+    events.close()
+    assert event.step < 80
+    assert load_model("mine", device="cpu")
+
+
+def test_cancel_before_anything_better_leaves_nothing(parent):
+    events = finetune(PAIRS, parent, name="mine", settings=QUICK)
+    assert next(events).kind == "validation"
+    events.close()
+    assert "mine" not in MODELS
+
+
+def test_nothing_better_is_an_error_and_no_model(parent, monkeypatch):
+    monkeypatch.setattr(learner.Validation, "measure", lambda self, sam: {"figure": 0.5, "click1": 0.5})
+    with pytest.raises(TrainingError, match="nothing better"):
+        list(finetune(PAIRS, parent, name="mine", settings=QUICK))
+    assert "mine" not in MODELS
+
+
+def test_time_ends_it(parent, monkeypatch):
+    now = iter(np.arange(0, 1000, 3.0))
+    monkeypatch.setattr(module._Run, "seconds", property(lambda self: float(next(now))))
+    monkeypatch.setattr(learner.Validation, "measure", lambda self, sam: {"figure": 0.5, "click1": 0.5})
+    with pytest.raises(TrainingError, match="nothing better"):
+        list(finetune(PAIRS, parent, settings=replace(QUICK, max_steps=0, minutes=2)))
+
+
+@pytest.mark.usefixtures("always_better")
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_out_of_memory_steps_down_and_goes_on(parent, monkeypatch, error):
+    sizes, step = [], learner.interactive_step
+
+    def greedy(sam, embedding, batch, *rest):
+        sizes.append(batch.masks.shape[:2])
+        if len(embedding) > 1:
+            raise error
+        return step(sam, embedding, batch, *rest)
+
+    monkeypatch.setattr(learner, "interactive_step", greedy)
+    with pytest.warns(FallbackWarning, match="1 crops of 2 objects"):
+        assert list(finetune(PAIRS, parent, settings=QUICK))[-1].kind == "end"
+    assert sizes == [(2, 2), (1, 2), (1, 2), (1, 2)]
+
+
+def test_no_memory_at_all_is_an_error(parent, monkeypatch):
+    def never(*_):
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
+
+    monkeypatch.setattr(learner, "interactive_step", never)
+    with pytest.warns(FallbackWarning), pytest.raises(DeviceMemoryError, match="one object of one crop"):
+        list(finetune(PAIRS, parent, settings=QUICK))
+
+
+@pytest.mark.usefixtures("always_better")
+def test_views_stay_within_their_memory(parent):
+    settings = replace(QUICK, views=50, memory=30_000)
+    events = [e for e in finetune(PAIRS, parent, settings=settings) if e.kind == "encoding"]
+    assert 1 <= len(events) < 50
+
+
+@pytest.mark.usefixtures("always_better")
+def test_a_single_image_is_split_by_its_objects(parent):
+    list(finetune(PAIRS[:1], parent, name="mine", settings=QUICK))
+    figures = json.loads(file_facts(user_model_dir() / "mine.safetensors")["figures"])
+    assert (figures["planes"], figures["objects"]) == (1, 1)
+
+
+def test_a_single_object_is_learned_without_validation(parent):
+    image, labels = squares()
+    with pytest.warns(InputWarning, match="one labelled object"):
+        events = list(finetune([(image, np.where(labels == 1, 1, 0))], parent, settings=QUICK))
+    assert [e.kind for e in events[-2:]] == ["saved", "end"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (np.zeros((64, 64), np.uint16), "no labelled object"),
+        (np.zeros((64, 60), np.uint16), "do not fit"),
+        (np.zeros((64, 64), np.float32), "whole numbers"),
+    ],
+)
+def test_labels_that_teach_nothing_are_an_error(parent, labels, match):
+    with pytest.raises(TrainingError, match=match):
+        finetune([(squares()[0], labels)], parent, settings=QUICK)
+
+
+def test_one_pixel_objects_are_an_error_that_says_so(parent):
+    labels = np.zeros((64, 64), np.uint16)
+    labels[10, 10], labels[30, 40] = 1, 2
+    with pytest.raises(TrainingError, match="at least 9 pixels"):
+        finetune([(squares()[0], labels)], parent, settings=QUICK)
+
+
+@pytest.mark.parametrize("name", ["default", "vit_b", "../mine", "a b", "-x"])
+def test_names_that_cannot_be_used(parent, name):
+    with pytest.raises(TrainingError, match="name"):
+        finetune(PAIRS, parent, name=name, settings=QUICK)
+
+
+@pytest.mark.usefixtures("always_better")
+def test_a_name_is_not_taken_twice_by_accident(parent):
+    for _ in range(2):
+        list(finetune(PAIRS, parent, settings=QUICK))
+    assert [name for name in MODELS if name.startswith("micro")] == [
+        "micro_test-layers",
+        "micro_test-layers-2",
+    ]
+    with pytest.raises(TrainingError, match="already"):
+        finetune(PAIRS, parent, name="micro_test-layers", settings=QUICK)
+    list(finetune(PAIRS, parent, name="micro_test-layers", settings=QUICK, overwrite=True))
+
+
+@pytest.mark.usefixtures("always_better")
+def test_a_child_wants_its_pixels_as_its_parent(parents, tmp_path):
+    path = tmp_path / "micro.safetensors"
+    save_safetensors(load_sam(parents / "vit_test.safetensors"), path, metadata={"recipe": "micro_sam"})
+    list(finetune(PAIRS, path, name="mine", settings=QUICK))
+    assert MODELS["mine"].recipe is InputRecipe.MICRO_SAM
+
+
+def test_folders_with_images_and_volumes(tmp_path):
+    image, labels = squares()
+    for folder, name, pair in (
+        (tmp_path, "plane", (image, labels)),
+        (
+            tmp_path / "volumes",
+            "cube",
+            (np.stack([image] * 6), np.stack([labels * (i != 2) for i in range(6)])),
+        ),
+    ):
+        folder.mkdir(exist_ok=True)
+        for array, end in zip(pair, ("img", "lbl"), strict=True):
+            tifffile.imwrite(folder / f"{name}_{end}.tif", array, photometric="minisblack")
+    found = own_planes(tmp_path)
+    assert [(p.volume, p.index) for p in found] == [(-1, 0), *((1, i) for i in (0, 1, 3, 4, 5))]
+    assert [p.index for p in own_planes(tmp_path, slice(0, 2))] == [0, 0, 1]
+    with pytest.raises(TrainingError, match="no folder"):
+        own_planes(tmp_path / "nowhere")
+
+
+def test_colours_large_labels_and_holding_out():
+    image, labels = squares()
+    rgb = np.stack([image] * 3, -1)
+    found = own_planes(
+        [(rgb, labels.astype(np.int64) * 10**9), (np.stack([rgb] * 2), np.stack([labels] * 2))]
+    )
+    assert [p.image.shape for p in found] == [(64, 64, 3)] * 3
+    assert np.unique(found[0].labels).tolist() == [0, 1, 2]
+    learn_from, kept_out = hold_out(found, 0.2, 0)
+    assert (len(learn_from), len(kept_out)) == (2, 1)
+    alone, other = hold_out(found[:1], 0.2, 0)
+    assert sorted([*np.unique(alone[0].labels)[1:], *np.unique(other[0].labels)[1:]]) == [1, 2]
+
+
+def test_labels_are_laid_out_as_the_image_is():
+    labels = np.zeros((40, 80), np.uint16)
+    labels[10:30, 20:60] = 1
+    config = CONFIGS["micro_test"]  # 64 pixels in, labels at the same size
+    full = laid_out(labels, config, InputRecipe.SAM)
+    assert full.shape == (64, 64)
+    rows, cols = np.nonzero(full)
+    assert (rows.min(), rows.max() + 1, cols.min(), cols.max() + 1) == (8, 24, 16, 48)
+
+
+def test_half_cell_units_change_no_position():
+    sam = build_sam(CONFIGS["vit_test"]).eval()
+    point = torch.tensor([[[20.0, 33.0]]])
+    one = torch.ones(1, 1)
+    before = sam.prompt_encoder.embed_points(point, one)
+    after = half_cell_units(sam).prompt_encoder.embed_points((point + 0.5) / 2 - 0.5, one)
+    torch.testing.assert_close(before, after)
+
+
+def test_generated_crops_are_mixed_in(parent, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(module, "GENERATED", 2)
+    draw = learner.draw_view
+
+    def watched(sampler, *rest):
+        drawn.append({plane.set_name for plane in sampler.planes})
+        return draw(sampler, *rest)
+
+    monkeypatch.setattr(learner, "draw_view", watched)
+    events = finetune(PAIRS, parent, settings=replace(QUICK, rehearsal=0.5))
+    while next(events).kind != "step":
+        pass
+    events.close()
+    assert drawn[0] == {"own", "synthetic"}
+
+
+def test_settings_that_make_no_sense():
+    for wrong in ({"mode": "magic"}, {"minutes": 0}, {"crops": 0}, {"held_out": 1.0}, {"rehearsal": 1.0}):
+        with pytest.raises(TrainingError):
+            FinetuneSettings(**wrong)
