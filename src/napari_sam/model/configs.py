@@ -109,10 +109,14 @@ class PromptEncoderConfig:
     pe_scale : float
         Standard deviation of the random frequencies that a position is encoded with; larger means
         finer. It only matters where weights are drawn: a checkpoint brings its own frequencies.
+    box_middle : bool
+        A box is embedded as its corners and, as a positive point, its middle. A small model otherwise takes
+        long to learn what lies between two corners.
     """
 
     mask_channels: int = 16
     pe_scale: float = 1.0
+    box_middle: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +203,9 @@ _ALL = (
     SamConfig("vit_l", 1024, ViTConfig(1024, 24, 16, (5, 11, 17, 23))),
     SamConfig("vit_h", 1024, ViTConfig(1280, 32, 16, (7, 15, 23, 31))),
     SamConfig("vit_t", 1024, TinyViTConfig()),
-    SamConfig("micro", 512, PyramidConfig(), PromptEncoderConfig(pe_scale=3.0), _MICRO_DECODER, 128),
+    SamConfig(
+        "micro", 512, PyramidConfig(), PromptEncoderConfig(pe_scale=3.0, box_middle=True), _MICRO_DECODER, 128
+    ),
     SamConfig("vit_test", 64, ViTConfig(32, 2, 2, (1,), window=3), _TEST_PROMPT, _TEST_DECODER, 32),
     SamConfig(
         "tiny_vit_test",
@@ -213,7 +219,7 @@ _ALL = (
         "micro_test",
         64,
         PyramidConfig(8, (8, 8, 16, 16), (1, 1, 1, 1)),
-        PromptEncoderConfig(8, pe_scale=3.0),
+        PromptEncoderConfig(8, pe_scale=3.0, box_middle=True),
         _TEST_DECODER,
         32,
     ),

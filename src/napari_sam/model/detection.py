@@ -60,7 +60,7 @@ def _visible(config: SamConfig) -> SamConfig:
         "",
         image_size,
         encoder,
-        replace(config.prompt, pe_scale=1.0),
+        replace(config.prompt, pe_scale=1.0, box_middle=False),
         replace(config.decoder, heads=8),
         config.prompt_dim,
     )

@@ -66,7 +66,7 @@ class PromptEncoder(nn.Module):
 
     def __init__(self, config: PromptEncoderConfig, dim: int, image_size: int, grid: int) -> None:
         super().__init__()
-        self.image_size, self.grid = image_size, grid
+        self.image_size, self.grid, self.box_middle = image_size, grid, config.box_middle
         self.pe_layer = PositionEncoding(dim, config.pe_scale)
         self.point_embeddings = nn.ModuleList(nn.Embedding(1, dim) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, dim)
@@ -99,7 +99,8 @@ class PromptEncoder(nn.Module):
         Returns
         -------
         sparse : (B, T, dim) tensor
-            T is N + 1 for points (a "no point" is added), N + 2 for points and a box, 2 for a box.
+            T is N + 1 for points (a "no point" is added), N + 2 for points and a box, 2 for a box; one more
+            for a box where its middle is embedded too.
         dense : (B, dim, h, w) tensor
             Without masks one embedding for all, expanded without a copy.
         """
@@ -135,10 +136,12 @@ class PromptEncoder(nn.Module):
         return embedded
 
     def embed_boxes(self, boxes: Tensor) -> Tensor:
-        """(B, 4) x0, y0, x1, y1 to (B, 2, dim)."""
-        corners = boxes.view(-1, 2, 2)
-        labels = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], device=boxes.device)
-        return self.embed_points(corners, labels.expand(len(corners), 2))
+        """(B, 4) x0, y0, x1, y1 to (B, 2, dim), or (B, 3, dim) where the middle is embedded too."""
+        points, kinds = boxes.view(-1, 2, 2), [BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]
+        if self.box_middle:
+            points, kinds = torch.cat([points, points.mean(1, keepdim=True)], dim=1), [*kinds, POSITIVE]
+        labels = torch.tensor(kinds, device=boxes.device)
+        return self.embed_points(points, labels.expand(len(points), len(kinds)))
 
     def embed_masks(self, masks: Tensor) -> Tensor:
         """(B, 1, 4 h, 4 w) logits to (B, dim, h, w)."""

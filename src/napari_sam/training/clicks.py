@@ -94,13 +94,22 @@ def jitter_boxes(boxes: Tensor, generator: torch.Generator) -> Tensor:
     return boxes + noise.clamp(-20, 20).clamp(-0.4 * side, 0.4 * side)
 
 
-def first_prompts(masks: Tensor, rough: Tensor, config: TrainConfig, generator: torch.Generator) -> Prompts:
+def first_prompts(
+    masks: Tensor,
+    rough: Tensor,
+    config: TrainConfig,
+    generator: torch.Generator,
+    *,
+    box_middle: bool = False,
+) -> Prompts:
     """A point, a jittered box, or a rough mask with or without either.
 
     Parameters
     ----------
     masks, rough : (N, h, w) bool tensor
         The objects, and what propagation would hand over.
+    box_middle : bool
+        See `PromptEncoderConfig`.
     """
     count, _, width = masks.shape
     kind = torch.rand(count, generator=generator)
@@ -114,9 +123,9 @@ def first_prompts(masks: Tensor, rough: Tensor, config: TrainConfig, generator: 
     clicks = to_points(pick(source, deep, generator), width, generator)
     outline = torch.where(has_mask[:, None, None], rough, masks)
     corners = jitter_boxes(tight_boxes(outline), generator).view(count, 2, 2)
-    points = torch.cat([corners, clicks[:, None]], 1)
-    absent = torch.full((count,), -1)
-    labels = torch.stack([_where(box, 2), _where(box, 3), torch.where(point, 1, absent)], 1)
+    points = torch.cat([corners, corners.mean(1, keepdim=True), clicks[:, None]], 1)
+    middle = box if box_middle else torch.zeros_like(box)
+    labels = torch.stack([_where(box, 2), _where(box, 3), _where(middle, 1), _where(point, 1)], 1)
     low, high = ROUGH_LOGIT
     scale = low + (high - low) * torch.rand(count, 1, 1, generator=generator)
     return Prompts(

@@ -81,7 +81,8 @@ def interactive_step(
     masks, rough = truth > 0.5, torch.from_numpy(batch.rough).flatten(0, 1)
     inside = torch.from_numpy(batch.inside).repeat_interleave(count, 0).float()
     embedding = embedding.repeat_interleave(count, 0)
-    prompts = first_prompts(masks, rough, config, generator)
+    middle = sam.config.prompt.box_middle
+    prompts = first_prompts(masks, rough, config, generator, box_middle=middle)
     rounds = config.rounds[int(torch.randint(len(config.rounds), (1,), generator=generator))]
     total, ious = embedding.new_zeros(()), []
     for number in range(rounds):
