@@ -2,13 +2,21 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import LabelEdit
-from napari_sam.session.labels import LabelArray, apply_edit, restore
+from napari_sam.session.labels import (
+    LabelArray,
+    LabelDelta,
+    apply_edit,
+    blocks_of,
+    impose,
+    restore,
+    restore_many,
+)
 from napari_sam.session.state import OverlapPolicy
 
 SHAPE = (3, 5, 6)
@@ -23,6 +31,7 @@ def array_of(plane):
     return LabelArray(array)
 
 
+@settings(deadline=None)
 @given(label_planes, masks, st.sampled_from(OverlapPolicy))
 def test_an_edit_writes_where_the_policy_lets_it_and_nowhere_else(plane, mask, policy):
     labels = array_of(plane)
@@ -32,6 +41,7 @@ def test_an_edit_writes_where_the_policy_lets_it_and_nowhere_else(plane, mask, p
     assert not labels.array[[0, 2]].any()
 
 
+@settings(deadline=None)
 @given(label_planes, masks, masks, st.sampled_from(OverlapPolicy))
 def test_undo_brings_back_every_voxel_and_redo_the_edit(plane, mask, replaced, policy):
     labels = array_of(plane)
@@ -89,3 +99,42 @@ def test_a_delta_of_a_large_object_is_small():
     edit = LabelEdit(PlaneRef(0, 0), Region.from_mask(np.ones((1000, 1000), bool)), 2)
     delta, _ = apply_edit(LabelArray(array), edit, OverlapPolicy.OVERWRITE)
     assert delta.nbytes < 100_000
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(0, 2), st.booleans())
+def test_many_changes_restored_at_once_are_as_one_after_the_other(data, axis, forward):
+    shape = (3, 5, 6)
+    plane_shape = shape[:axis] + shape[axis + 1 :]
+    array = data.draw(hnp.arrays(np.uint16, shape, elements=st.integers(0, 3)))
+    labels, deltas = LabelArray(array), []
+    for _ in range(data.draw(st.integers(1, 5))):
+        plane = PlaneRef(axis, data.draw(st.integers(0, shape[axis] - 1)))
+        mask = data.draw(hnp.arrays(bool, plane_shape))
+        edit = LabelEdit(plane, Region.from_mask(mask), data.draw(st.integers(1, 3)))
+        deltas.append(apply_edit(labels, edit, OverlapPolicy.OVERWRITE)[0])
+    ordered = deltas if forward else deltas[::-1]
+    one, many = LabelArray(array.copy()), LabelArray(array.copy())
+    told = []
+    changes = [restore(one, delta, forward=forward) for delta in ordered]
+    runs = list(blocks_of(ordered))
+    assert [d for run in runs for d in run] == ordered
+    found = [c for run in runs for c in restore_many(many, run, [told.append] * len(run), forward=forward)]
+    np.testing.assert_array_equal(many.array, one.array)
+    again = LabelArray(array.copy())
+    for delta in told:
+        impose(again, delta)
+    np.testing.assert_array_equal(again.array, one.array)
+    assert len(told) == len(found) == len(changes)
+    for change, expected in zip(found, changes, strict=True):
+        np.testing.assert_array_equal(change.values, expected.values)
+
+
+def test_what_is_restored_at_once_is_bounded():
+    def change(z, side):
+        return LabelDelta(PlaneRef(0, z), (0, 0, side, side), "<u2", b"")
+
+    assert [len(run) for run in blocks_of([change(z, 10) for z in range(100)])] == [32, 32, 32, 4]
+    assert [len(run) for run in blocks_of([change(z, 4096) for z in range(3)])] == [1, 1, 1]
+    assert [len(run) for run in blocks_of([change(0, 9), change(90, 9), change(91, 9)])] == [1, 2]
+    assert list(blocks_of([])) == []

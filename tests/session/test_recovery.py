@@ -17,11 +17,11 @@ import pytest
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import SessionError, SessionWarning
-from napari_sam.session.engine import restore_write
 from napari_sam.session.image import ImageRef
 from napari_sam.session.labels import LabelArray, LabelDelta, impose
 from napari_sam.session.marks import Marks
 from napari_sam.session.recovery import find_sessions, recover, session_info
+from napari_sam.session.restoring import restore_writes
 from napari_sam.session.state import OverlapPolicy
 from napari_sam.testing.fakes import ArrayVolume
 from napari_sam.testing.phantoms import ball_volume
@@ -196,12 +196,13 @@ def check_recovered(folder, before, after):
         assert zlib.crc32(np.ascontiguousarray(plane).data) in states[z]
     assert not story.jobs
     while (step := story.history.undo()) is not None:
-        for write in reversed(step.writes):
-            restore_write(labels, write, False, 0)
+        list(restore_writes(labels, step.writes, False, 0))
     assert not np.asarray(labels.array[:]).any()
     recovered.journal.close()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("default::napari_sam.errors.SessionWarning")
 def test_nothing_confirmed_is_lost_whenever_the_program_is_killed(tmp_path):

@@ -13,7 +13,19 @@ from typing import Any, TextIO
 import typer
 
 import napari_sam
-from napari_sam.cli import cache, demo, embed, evaluate, export, finetune, models, segment, train
+from napari_sam.cli import (
+    cache,
+    demo,
+    embed,
+    evaluate,
+    export,
+    finetune,
+    models,
+    replay,
+    segment,
+    sessions,
+    train,
+)
 from napari_sam.errors import JobCancelled, NapariSamError, NapariSamWarning
 
 OK, FAILED, STOPPED = 0, 1, 130
@@ -75,18 +87,27 @@ cache_app = typer.Typer(
 cache_app.command()(guarded(cache.info))
 cache_app.command()(guarded(cache.clear))
 
+sessions_app = typer.Typer(
+    help="List what was worked on, or mend it.", no_args_is_help=True, rich_markup_mode=None
+)
+sessions_app.command("list")(guarded(sessions.show))
+sessions_app.command()(guarded(sessions.report))
+sessions_app.command()(guarded(sessions.cut))
+
 for _command in (
     demo.demo,
     embed.embed,
     segment.segment,
     export.export,
     evaluate.evaluate,
+    replay.replay,
     train.train,
     finetune.finetune,
 ):
     app.command()(guarded(_command))
 app.add_typer(models_app, name="models")
 app.add_typer(cache_app, name="cache")
+app.add_typer(sessions_app, name="sessions")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_sam.core.results import EncodeEvent, MaskPrediction
 from napari_sam.session import requests as ask
-from napari_sam.session.engine import ImageChanged, Restored, Weights, Written
+from napari_sam.session.engine import Computed, ImageChanged, Weights, Written
 from napari_sam.session.history import Writing
 from napari_sam.session.labels import LabelArray
 from napari_sam.session.recovery import Recovered
+from napari_sam.session.restoring import Restored
 from napari_sam.session.worker import Answer, Event, Failed, Finished, Started
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class Answers:
             case LabelArray():
                 session.labels = value
                 session.labels_ready.emit(value)
+            case Computed():
+                value.then(value.value)
             case Weights():
                 session.opening.note_weights(value.values)
             case ImageChanged():
@@ -78,7 +81,7 @@ class Answers:
         assert writing is not None
         session, step = self._session, written.step
         if step is not None:
-            session.object(written.edit.label).ends += (step,) if step.stop_reason is not None else ()
+            session.object(written.edit.label).ends += (step,) if step.stops else ()
             session.encoded.add(step.plane)
         session.writer.take_written(writing, written)
         session.labels_changed.emit(written.change)
@@ -89,6 +92,8 @@ class Answers:
         if session.ledger.has(request.generation):
             session.journal.append("end", job=request.generation, how=type(event).__name__.lower())
         writing = session.ledger.end(request.generation)
+        if writing is not None and not isinstance(event, Finished):
+            writing.cut_short(session.objects)
         step = writing.step() if writing is not None else None
         if step is not None:
             session.history.push(step)

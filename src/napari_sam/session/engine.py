@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import singledispatchmethod
 from typing import Any, Protocol, runtime_checkable
@@ -21,13 +22,21 @@ from napari_sam.io.save import SaveOptions, iter_save_labels
 from napari_sam.propagation.engine import Steps, propagate_objects
 from napari_sam.session import recovery
 from napari_sam.session import requests as ask
-from napari_sam.session.codec import encode, unpack_region
-from napari_sam.session.history import NOWHERE, LabelWrite
+from napari_sam.session.codec import encode
 from napari_sam.session.image import WatchedVolume, changed_planes
 from napari_sam.session.journal import Journal
-from napari_sam.session.labels import Kept, LabelArray, LabelChange, LabelDelta, apply_edit, restore
+from napari_sam.session.labels import (
+    Kept,
+    LabelArray,
+    LabelChange,
+    apply_edit,
+)
 from napari_sam.session.marks import Marks, prompts_on_plane
+from napari_sam.session.object_jobs import label_edits, refined_edits
+from napari_sam.session.objects import PlaneScore
 from napari_sam.session.report import write_report
+from napari_sam.session.restoring import restore_writes
+from napari_sam.session.state import OverlapPolicy
 from napari_sam.session.worker import Job
 
 
@@ -125,33 +134,19 @@ class Written:
     step: PropagationStep | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Restored:
-    """One change of labels was taken back or made again.
-
-    Parameters
-    ----------
-    write : LabelWrite
-        Which change.
-    change : LabelChange
-        What the box holds now.
-    region : Region, optional
-        The mask that the object has in the plane now.
-    at : int
-        Where in the journal that mask is kept.
-    """
-
-    write: LabelWrite
-    change: LabelChange
-    region: Region | None
-    at: int
-
-
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Which weights were loaded, as plain values."""
 
     values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Computed:
+    """What `ask.Compute` found, and who wants it."""
+
+    then: Callable[[Any], None]
+    value: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +163,11 @@ class Engine:
     ----------
     backend : Backend
         Loads models and makes encoders.
+
+    Attributes
+    ----------
+    changed : list of PlaneRef
+        Planes whose pixels were not as before when they were read, and of which nobody was told yet.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -177,7 +177,7 @@ class Engine:
         self._encoder: CachingEncoder | None = None
         self._journal = Journal(None)
         self._contrasts: set[int] = set()
-        self._changed: list[PlaneRef] = []
+        self.changed: list[PlaneRef] = []
 
     @singledispatchmethod
     def job(self, request: ask.Request) -> Job:
@@ -207,7 +207,7 @@ class Engine:
 
         def complain(plane: PlaneRef, digest: str) -> None:
             note(plane, digest)
-            self._changed.append(plane)
+            self.changed.append(plane)
 
         self._volume, self._encoder = WatchedVolume(request.volume, request.known, note, complain), None
         yield request.volume
@@ -224,8 +224,8 @@ class Engine:
     def _(self, request: ask.Predict) -> Job:
         earlier = request.earlier
         for marks, chosen in request.chain:
-            earlier = _choose(self._answer(request.plane, marks, earlier), chosen)
-        yield _choose(self._answer(request.plane, request.marks, earlier), request.chosen)
+            earlier = choose(self.answer(request.plane, marks, earlier), chosen)
+        yield choose(self.answer(request.plane, request.marks, earlier), request.chosen)
         yield from self._complaints()
 
     @job.register
@@ -242,13 +242,40 @@ class Engine:
         predictor, encoder = self._ready()
         visited = set()
         for step in _propagation(request, predictor, encoder):
-            visited.add(step.plane)
-            yield _write(request.labels, LabelEdit(step.plane, step.region, step.object_id), request, step)
-        for plane in request.stale:
-            if plane not in visited:
-                yield _write(request.labels, _nothing(plane, request), request)
+            if step.is_seed or step.plane not in request.objects[step.object_id].protected:
+                visited.add((step.object_id, step.plane))
+                edit = LabelEdit(step.plane, step.region, step.object_id)
+                yield _write(request.labels, edit, request, step)
+        for one in request.objects.values():
+            for plane in one.stale:
+                if (one.object_id, plane) not in visited:
+                    yield _write(request.labels, _nothing(plane, one), request)
         self._note_contrast(request.plane.time)
         yield from self._complaints()
+
+    @job.register
+    def _(self, request: ask.TakeLabels) -> Job:
+        for edit in label_edits(request.labels, request.wanted, request.plane, request.skip):
+            yield _write(request.labels, edit, request)
+
+    @job.register
+    def _(self, request: ask.Refine) -> Job:
+        predictor, encoder = self._ready()
+        planes, settings = request.replaces, request.settings
+        for edit, answer in refined_edits(encoder, predictor, planes, request.object_id, settings):
+            quality = PropagationStep(
+                edit.label,
+                edit.plane,
+                edit.region,
+                answer.predicted_iou,
+                planes[edit.plane].iou(edit.region),
+                stability_score=answer.stability_score,
+            )
+            yield _write(request.labels, edit, request, quality)
+
+    @job.register
+    def _(self, request: ask.Compute) -> Job:
+        yield Computed(request.then, request.work())
 
     @job.register
     def _(self, request: ask.WriteLabels) -> Job:
@@ -257,9 +284,7 @@ class Engine:
 
     @job.register
     def _(self, request: ask.RestoreLabels) -> Job:
-        writes = request.writes if request.forward else reversed(request.writes)
-        for write in writes:
-            yield restore_write(request.labels, write, request.forward, request.generation)
+        yield from restore_writes(request.labels, request.writes, request.forward, request.generation)
 
     @job.register
     def _(self, request: ask.OpenSession) -> Job:
@@ -277,10 +302,16 @@ class Engine:
 
     @job.register
     def _(self, request: ask.EndSession) -> Job:
-        if request.journal.path is not None:
-            write_report(request.journal.path.parent)
+        yield None  # a job is cancelled before its first step only, and this one must not be
+        path = request.journal.path
         request.journal.close()
+        if path is not None and request.discard:
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+    @job.register
+    def _(self, request: ask.DescribeSession) -> Job:
         yield None
+        write_report(request.folder)
 
     @job.register
     def _(self, request: ask.SaveLabels) -> Job:
@@ -296,7 +327,8 @@ class Engine:
             self._encoder = self._backend.make_encoder(self._volume, self._predictor)
         return self._predictor, self._encoder
 
-    def _answer(self, plane: PlaneRef, marks: Marks, earlier: MaskPrediction | None) -> MaskPrediction:
+    def answer(self, plane: PlaneRef, marks: Marks, earlier: MaskPrediction | None) -> MaskPrediction:
+        """What the model says about marks in a plane; `earlier` is what it said before the last were added."""
         predictor, encoder = self._ready()
         prompts = prompts_on_plane(marks, plane, encoder.volume)
         if earlier is not None:
@@ -313,8 +345,8 @@ class Engine:
             self._journal.append("contrast", time_point=time, contrast=encode(contrast_at(time)))
 
     def _complaints(self) -> Iterator[ImageChanged]:
-        if self._changed:
-            planes, self._changed = tuple(self._changed), []
+        if self.changed:
+            planes, self.changed = tuple(self.changed), []
             yield ImageChanged(planes)
 
     def _encode(self, plane: PlaneRef, done: int, total: int) -> EncodeEvent:
@@ -340,44 +372,40 @@ def weights_hash(name: str) -> str:
 def _write(
     labels: LabelArray,
     edit: LabelEdit,
-    request: ask.WriteLabels | ask.Propagate,
+    request: ask.WriteLabels | ask.Propagate | ask.TakeLabels | ask.Refine,
     step: PropagationStep | None = None,
 ) -> Written:
-    replaced = request.replaces.get(edit.plane)
-    kept = Kept(labels.journal, request.generation, edit.label, edit.region)
-    _, change = apply_edit(labels, edit, request.policy, replaced, kept)
+    score = PlaneScore.of_step(step) if step is not None and step.region.area else None
+    kept = Kept(labels.journal, request.generation, edit.label, edit.region, encode(score))
+    replaced = getattr(request, "replaces", {}).get(edit.plane)
+    if isinstance(request, ask.Propagate):
+        replaced = request.objects[edit.label].replaces.get(edit.plane)
+    policy = getattr(request, "policy", OverlapPolicy.BACKGROUND_ONLY)
+    _, change = apply_edit(labels, edit, policy, replaced, kept)
     return Written(edit, kept.at, change, step)
 
 
-def restore_write(labels: LabelArray, write: LabelWrite, forward: bool, job: int) -> Restored:
-    """Take one change of labels back, or make it again."""
-    record = labels.journal.read(write.at)
-    change = restore(labels, LabelDelta.from_json(record), forward=forward, note=Kept(labels.journal, job))
-    at = write.at if forward else write.before
-    if not write.object_id or at == NOWHERE:
-        return Restored(write, change, None, NOWHERE)
-    mask = record["region"] if forward else labels.journal.read(at)["region"]
-    region = unpack_region(mask)
-    return Restored(write, change, region if region.area else None, at)
-
-
-def _choose(prediction: MaskPrediction, chosen: int) -> MaskPrediction:
-    return (
-        prediction.cycled(chosen - prediction.chosen) if chosen < len(prediction.candidates) else prediction
-    )
+def choose(prediction: MaskPrediction, chosen: int) -> MaskPrediction:
+    """The same answers, with this one chosen if there are so many."""
+    there = chosen < len(prediction.candidates)
+    return prediction.cycled(chosen - prediction.chosen) if there else prediction
 
 
 def _propagation(request: ask.Propagate, predictor: Predictor, encoder: CachingEncoder) -> Steps:
     plane = request.plane
-    seeds = {p.index: _seed(value, p, encoder.volume) for p, value in request.seeds.items()}
+    seeds = {
+        object_id: {p.index: _seed(value, p, encoder.volume) for p, value in one.seeds.items()}
+        for object_id, one in request.objects.items()
+    }
     return propagate_objects(
         encoder,
         predictor,
-        {request.object_id: seeds},
+        seeds,
         axis=plane.axis,
         level=plane.level,
         time=plane.time,
         settings=request.settings,
+        gaps={i: one.gaps for i, one in request.objects.items() if one.gaps is not None},
     )
 
 
@@ -385,9 +413,9 @@ def _seed(value: Region | Marks, plane: PlaneRef, volume: VolumeLike) -> PromptS
     return PromptSet(mask=value.mask) if isinstance(value, Region) else prompts_on_plane(value, plane, volume)
 
 
-def _nothing(plane: PlaneRef, request: ask.Propagate) -> LabelEdit:
-    shape = request.replaces[plane].plane_shape
-    return LabelEdit(plane, Region(shape, (0, 0, 0, 0), np.zeros((0, 0), bool)), request.object_id)
+def _nothing(plane: PlaneRef, one: ask.Carried) -> LabelEdit:
+    shape = one.replaces[plane].plane_shape
+    return LabelEdit(plane, Region(shape, (0, 0, 0, 0), np.zeros((0, 0), bool)), one.object_id)
 
 
 def _new_labels(request: ask.CreateLabels) -> object:

@@ -9,8 +9,9 @@ import numpy as np
 
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef
-from napari_sam.session.history import LabelWrite, Writing
+from napari_sam.session.history import LabelWrite, RecordChange, Writing
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta
+from napari_sam.session.writer import encode_changes
 
 if TYPE_CHECKING:
     from napari_sam.session.session import Session
@@ -35,7 +36,6 @@ class EditableLabels:
         self.shape: tuple[int, ...] = tuple(labels.array.shape)
         self.dtype = np.dtype(labels.array.dtype)
         self.ndim = len(self.shape)
-        self.chunks = getattr(labels.array, "chunks", None)
 
     def __getitem__(self, index: Any) -> Any:
         """Read a part."""
@@ -72,6 +72,7 @@ class HandEdits:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._open: tuple[int, Writing] | None = None
+        self._touched: dict[int, set[PlaneRef]] = {}
 
     def editable(self) -> EditableLabels:
         """The session's labels, for a Labels layer; edits count until the session leaves its image."""
@@ -89,6 +90,7 @@ class HandEdits:
         kept = Kept(labels.journal, job)
         kept(delta)
         writing.writes.append(LabelWrite(kept.at, delta.plane))
+        self._follow(delta)
 
     def finish(self) -> None:
         """End a stroke: it is one step from here on."""
@@ -96,7 +98,9 @@ class HandEdits:
             return
         (job, writing), self._open = self._open, None
         session = self._session
-        session.journal.append("end", job=job, how="finished")
+        writing.changes = tuple(self._corrections(writing))
+        session.journal.append("end", job=job, how="finished", changes=encode_changes(writing.changes))
+        self._touched.clear()
         step = writing.step()
         if step is not None:
             session.history.push(step)
@@ -105,6 +109,28 @@ class HandEdits:
     def forget(self) -> None:
         """Leave an open stroke as it is."""
         self._open = None
+        self._touched.clear()
+
+    def _follow(self, delta: LabelDelta) -> None:
+        """Know what objects are in the plane once the change is made."""
+        session = self._session
+        assert session.labels is not None
+        values = session.labels.read(delta.plane, delta.box_yxyx)
+        changed, _, after = delta.unpacked()
+        values[changed] = after
+        for record in session.editing.follow_values(delta.plane, delta.box_yxyx, values):
+            self._touched.setdefault(record.object_id, set()).add(delta.plane)
+            if record is session.record:
+                session.predictions.show([delta.plane])
+
+    def _corrections(self, writing: Writing) -> Iterator[RecordChange]:
+        """The planes painted are the user's own from here on."""
+        for object_id, planes in sorted(self._touched.items()):
+            record = self._session.object(object_id)
+            new = {"corrected": tuple(sorted({*record.corrected, *planes}))}
+            if record.corrected != new["corrected"]:
+                yield RecordChange(object_id, {"corrected": record.corrected}, new)
+                record.corrected = new["corrected"]
 
     def _begin(self) -> tuple[int, Writing]:
         session = self._session

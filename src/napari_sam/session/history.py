@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.session.marks import Marks
@@ -128,6 +128,19 @@ class Writing:
     object_id: int
     changes: tuple[Change, ...] = ()
     writes: list[LabelWrite] = field(default_factory=list)
+
+    def cut_short(self, records: Mapping[int, Any]) -> None:
+        """Know that the job did not come to its end: objects that it carried have to be carried again.
+
+        Parameters
+        ----------
+        records : mapping of int to ObjectRecord
+            Objects by number.
+        """
+        for change in self.changes:
+            if isinstance(change, RecordChange) and "anchors" in change.after:
+                cast("dict[str, Any]", change.after)["anchors"] = {}
+                records[change.object_id].anchors = {}
 
     def step(self) -> Step | None:
         """All changes as one step; None if there are none."""

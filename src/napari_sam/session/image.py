@@ -64,9 +64,9 @@ class ImageRef:
         return cls(name, place, known, channel, shape, volume.n_levels)
 
     def is_same_as(self, other: ImageRef) -> bool:
-        """Whether this may be the same image: same shape, and same file (or same name, in memory)."""
-        mine, theirs = self.path or self.name, other.path or other.name
-        return self.shape == other.shape and self.channel == other.channel and mine == theirs
+        """Whether this may be the same image: same name, file, shape and channel."""
+        mine, theirs = ((r.name, r.path, r.shape, r.channel) for r in (self, other))
+        return mine == theirs
 
     def to_json(self, folder: Path) -> dict[str, Any]:
         """Plain values, with the path relative to the session's folder as well."""

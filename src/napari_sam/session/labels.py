@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,9 @@ from napari_sam.errors import SessionError
 from napari_sam.session.codec import pack_region
 from napari_sam.session.journal import Journal
 from napari_sam.session.state import OverlapPolicy
+
+MOST_PLANES, MOST_VOXELS = 32, 1 << 23
+"""Planes and voxels that are restored at once: enough to be quick, few enough to stay small."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +56,22 @@ class LabelArray:
     def read(self, plane: PlaneRef, box_yxyx: BoxYXYX) -> Array:
         """A new (h, w) array."""
         return np.array(self.array[self.index(plane, box_yxyx)])
+
+    def read_block(self, first: PlaneRef, end: int, box_yxyx: BoxYXYX) -> Array:
+        """A new (n, h, w) array: a box in the planes from `first` to before index `end`."""
+        block = np.array(self.array[self._block_index(first, end, box_yxyx)])
+        return block[None] if block.ndim == 2 else np.moveaxis(block, first.axis, 0)
+
+    def write_block(self, first: PlaneRef, end: int, box_yxyx: BoxYXYX, values: Array) -> None:
+        """Write what `read_block` reads."""
+        index = self._block_index(first, end, box_yxyx)
+        self.array[index] = values[0] if self.array.ndim == 2 else np.moveaxis(values, 0, first.axis)
+
+    def _block_index(self, first: PlaneRef, end: int, box_yxyx: BoxYXYX) -> tuple[slice | int, ...]:
+        y0, x0, y1, x1 = box_yxyx
+        spatial: list[slice | int] = [slice(y0, y1), slice(x0, x1)]
+        spatial.insert(first.axis, slice(first.index, end))
+        return (first.time, *spatial)[-self.array.ndim :]
 
     def write(self, plane: PlaneRef, box_yxyx: BoxYXYX, values: Array) -> None:
         """Write an (h, w) array."""
@@ -187,6 +206,57 @@ def restore(
     return LabelChange(delta.plane, delta.box_yxyx, restored)
 
 
+def restore_many(
+    labels: LabelArray, deltas: Sequence[LabelDelta], notes: Sequence[Note], *, forward: bool = False
+) -> list[LabelChange]:
+    """`restore` for changes of parallel planes, in order: reads and writes them as one block.
+
+    Parameters
+    ----------
+    labels : LabelArray
+        Where.
+    deltas : sequence of LabelDelta
+        Of planes that differ in their index at most; see `blocks_of`.
+    notes : sequence of callable
+        One a delta, told of what is changed before it is.
+    forward : bool
+        Make the changes again.
+    """
+    first = min(delta.plane.index for delta in deltas)
+    last = max(delta.plane.index for delta in deltas)
+    box = _box_of(deltas)
+    plane, changes = deltas[0].plane, []
+    with labels.lock:
+        block = labels.read_block(plane.at(first), last + 1, box)
+        restored = block.copy()
+        for delta, note in zip(deltas, notes, strict=True):
+            y0, x0, y1, x1 = delta.box_yxyx
+            part = restored[delta.plane.index - first, y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
+            values = part.copy()
+            changed, before, after = delta.unpacked()
+            old, new = (before, after) if forward else (after, before)
+            current = values[changed]
+            part[changed] = np.where(current == old, new, current)
+            note(LabelDelta.between(delta.plane, delta.box_yxyx, values, part))
+            changes.append(LabelChange(delta.plane, delta.box_yxyx, part.copy()))
+        if (restored != block).any():
+            labels.write_block(plane.at(first), last + 1, box, restored)
+    return changes
+
+
+def blocks_of(deltas: Iterable[LabelDelta]) -> Iterator[list[LabelDelta]]:
+    """Cut changes, in their order, into runs that `restore_many` takes and that are not too large."""
+    run: list[LabelDelta] = []
+    for delta in deltas:
+        grown = [*run, delta]
+        if run and not _fits_block(grown):
+            yield run
+            grown = [delta]
+        run = grown
+    if run:
+        yield run
+
+
 def impose(labels: LabelArray, delta: LabelDelta) -> None:
     """Make the changed voxels what they became, whatever they are: for redoing a journal."""
     changed, _, after = delta.unpacked()
@@ -202,20 +272,22 @@ def impose(labels: LabelArray, delta: LabelDelta) -> None:
 class Kept:
     """A `Note` that writes to a journal: the change, and the mask of the object that it came from.
 
-    `at` is the place in the journal afterwards.
+    `score` is what is known about the mask, as `codec.encode` gives it; `at` is the place in the journal afterwards.
     """
 
     journal: Journal
     job: int
     label: int = 0
     region: Region | None = None
+    score: Any = None
     at: int = -1
 
     def __call__(self, delta: LabelDelta) -> None:
         """Write the change, and the mask it came from, to the journal."""
         mask = pack_region(self.region) if self.region is not None else None
+        more = {"score": self.score} if self.score is not None else {}
         self.at = self.journal.append(
-            "delta", job=self.job, object=self.label, **delta.to_json(), region=mask
+            "delta", job=self.job, object=self.label, **delta.to_json(), region=mask, **more
         )
 
 
@@ -265,3 +337,20 @@ def _make(labels: LabelArray, delta: LabelDelta, before: Array, after: Array, no
         note(delta)
     if (after != before).any():
         labels.write(delta.plane, delta.box_yxyx, after)
+
+
+def _box_of(deltas: Sequence[LabelDelta]) -> BoxYXYX:
+    boxes = np.array([delta.box_yxyx for delta in deltas])
+    (y0, x0), (y1, x1) = boxes[:, :2].min(0).tolist(), boxes[:, 2:].max(0).tolist()
+    return (y0, x0, y1, x1)
+
+
+def _fits_block(deltas: Sequence[LabelDelta]) -> bool:
+    indices = [delta.plane.index for delta in deltas]
+    thickness = max(indices) - min(indices) + 1
+    y0, x0, y1, x1 = _box_of(deltas)
+    return (
+        deltas[-1].plane.at(0) == deltas[0].plane.at(0)
+        and thickness <= MOST_PLANES
+        and thickness * (y1 - y0) * (x1 - x0) <= MOST_VOXELS
+    )

@@ -3,12 +3,96 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
 from napari_sam.core.planes import PlaneRef, Region
-from napari_sam.core.results import LabelEdit, MaskPrediction, PropagationStep
+from napari_sam.core.results import NO_DOUBT, Doubt, LabelEdit, MaskPrediction, PropagationStep, Stop
 from napari_sam.session.marks import Marks
+
+Colour = tuple[float, float, float]
+"""Red, green, blue from 0 to 1."""
+
+
+class ObjectState(StrEnum):
+    """How far the work on an object is."""
+
+    DRAFT = "draft"
+    PROPAGATED = "propagated"
+    REVIEWED = "reviewed"
+
+
+@dataclass(frozen=True, slots=True)
+class PlaneScore:
+    """What is known about the mask that an object has in a plane.
+
+    Parameters
+    ----------
+    predicted_iou, stability_score : float
+        The model's estimates.
+    iou_with_previous : float
+        Overlap with the plane that it was carried from.
+    doubt : Doubt
+        How doubtful it is, and why.
+    stops : tuple of Stop
+        Directions of the propagation that ended here.
+    is_seed : bool
+        Whether the user prompted or corrected this plane.
+    """
+
+    predicted_iou: float = 1.0
+    stability_score: float = 1.0
+    iou_with_previous: float = 1.0
+    doubt: Doubt = NO_DOUBT
+    stops: tuple[Stop, ...] = ()
+    is_seed: bool = False
+
+    @classmethod
+    def of_step(cls, step: PropagationStep) -> PlaneScore:
+        """What a propagation found."""
+        return cls(
+            step.predicted_iou,
+            step.stability_score,
+            step.iou_with_previous,
+            step.doubt,
+            step.stops,
+            step.is_seed,
+        )
+
+    @classmethod
+    def of_prediction(cls, prediction: MaskPrediction) -> PlaneScore:
+        """What the model answered to the user's prompts."""
+        return cls(prediction.predicted_iou, prediction.stability_score, is_seed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectSummary:
+    """One object in a few numbers, for a table.
+
+    Parameters
+    ----------
+    planes : (int, int), optional
+        First and last plane with labels, along the axis that most of them are perpendicular to.
+    axis : int
+        That axis.
+    n_prompts : int
+        Points and shapes.
+    predicted_iou : float, optional
+        Mean over the planes.
+    doubt : float, optional
+        The largest of all planes.
+    doubtful_plane : PlaneRef, optional
+        Where that is.
+    """
+
+    planes: tuple[int, int] | None = None
+    axis: int = 0
+    n_prompts: int = 0
+    predicted_iou: float | None = None
+    doubt: float | None = None
+    doubtful_plane: PlaneRef | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +113,21 @@ class ObjectRecord:
         What is in the label array.
     ends : tuple of PropagationStep
         Where the last propagation stopped, and why.
+    scores : dict of PlaneRef to PlaneScore
+        What is known about the masks written.
+    name, class_name : str
+        What the user calls it, and its kind.
+    colour : (float, float, float), optional
+        Its own colour; the label's when None.
+    state : ObjectState
+        How far the work on it is.
+    anchors : dict of PlaneRef to str
+        What the user's planes said when the object was last carried through: a digest each, of mask, model and
+        settings.
+    corrected : tuple of PlaneRef
+        Planes that the user painted by hand.
+    version : int
+        Grows when masks or scores change.
     """
 
     object_id: int
@@ -37,6 +136,31 @@ class ObjectRecord:
     asked: dict[PlaneRef, Marks] = field(default_factory=dict)
     written: dict[PlaneRef, Region] = field(default_factory=dict)
     ends: tuple[PropagationStep, ...] = ()
+    scores: dict[PlaneRef, PlaneScore] = field(default_factory=dict)
+    name: str = ""
+    class_name: str = ""
+    colour: Colour | None = None
+    state: ObjectState = ObjectState.DRAFT
+    anchors: dict[PlaneRef, str] = field(default_factory=dict)
+    corrected: tuple[PlaneRef, ...] = ()
+    version: int = 0
+    _summary: tuple[Any, ObjectSummary] | None = None
+
+    @property
+    def summary(self) -> ObjectSummary:
+        """The object in a few numbers; kept until something of it changes."""
+        key = self.version, len(self.written), id(self.marks)
+        if self._summary is None or self._summary[0] != key:
+            self._summary = key, summarise(self)
+        return self._summary[1]
+
+    def set_score(self, plane: PlaneRef, score: PlaneScore | None) -> None:
+        """Note what is known about the mask in a plane."""
+        self.version += 1
+        if score is None:
+            self.scores.pop(plane, None)
+        else:
+            self.scores[plane] = score
 
     @property
     def pending(self) -> dict[PlaneRef, Region]:
@@ -83,13 +207,37 @@ class ObjectRecord:
 
         If it is what the model answers, it becomes that very region, which `pending` recognises.
         """
+        self.version += 1
         prediction = self.predictions.get(plane)
         if region is None:
             self.written.pop(plane, None)
+            self.scores.pop(plane, None)
         elif prediction is not None and _same(prediction.region, region):
             self.written[plane] = prediction.region
         else:
             self.written[plane] = region
+
+
+def summarise(record: ObjectRecord) -> ObjectSummary:
+    """Count and measure what a record holds."""
+    n_prompts = len(record.marks.points) + len(record.marks.shapes)
+    if not record.written:
+        return ObjectSummary(n_prompts=n_prompts)
+    axes = [0, 0, 0]
+    for plane in record.written:
+        axes[plane.axis] += 1
+    axis = axes.index(max(axes))
+    indices = [plane.index for plane in record.written if plane.axis == axis]
+    scores = {p: record.scores[p] for p in record.written if p in record.scores}
+    worst = max(scores, key=lambda p: scores[p].doubt.value, default=None)
+    return ObjectSummary(
+        (min(indices), max(indices)),
+        axis,
+        n_prompts,
+        sum(s.predicted_iou for s in scores.values()) / len(scores) if scores else None,
+        scores[worst].doubt.value if worst is not None else None,
+        worst,
+    )
 
 
 def _same(a: Region, b: Region) -> bool:

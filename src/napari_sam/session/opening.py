@@ -14,13 +14,10 @@ from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal
-from napari_sam.session.recovery import Recovered, Story
+from napari_sam.session.recovery import LABELS, Recovered, Story
 
 if TYPE_CHECKING:
     from napari_sam.session.session import Session
-
-LABELS = "labels.zarr"
-"""Name of the label array in a session folder."""
 
 
 class Opening:

@@ -19,6 +19,7 @@ UNDISTURBED = (
     ask.OpenSession,
     ask.FindSessions,
     ask.EndSession,
+    ask.DescribeSession,
 )
 """Requests that a user's Cancel does not stop."""
 
@@ -95,5 +96,5 @@ class Orders:
 
     def close(self, timeout: float | None) -> bool:
         """End the thread once labels are written; True once it has ended."""
-        kept = ask.WriteLabels | ask.RestoreLabels | ask.EndSession
+        kept = ask.WriteLabels | ask.RestoreLabels | ask.EndSession | ask.DescribeSession
         return self._thread.close(timeout, keep=lambda request: isinstance(request, kept))

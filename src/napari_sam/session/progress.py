@@ -68,5 +68,5 @@ def _expected_steps(request: Request) -> int:
     """How many steps a job will have at most, 0 if that is not known."""
     if isinstance(request, Propagate):
         first, end = request.settings.plane_range or (0, 0)
-        return end - first
+        return (end - first) * len(request.objects)
     return len(request.planes) if isinstance(request, EncodePlanes) else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -36,8 +37,12 @@ from napari_sam.session.labels import Kept, LabelArray, LabelDelta, apply_edit, 
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
 
+LABELS = "labels.zarr"
+"""Name of the label array in a session folder."""
 MADE_AGAIN = 256
 """So many of the last changes of labels are made again; one thread makes them, so more than one is generous."""
+N_FIRST = 16
+"""So many records say what a session is about."""
 MOST_FOLDERS = 500
 """So many of the latest session folders are looked at."""
 
@@ -212,7 +217,12 @@ class Story:
 
     def _on_end(self, at: int, record: Record) -> None:
         job = self.jobs.pop(record["job"], None)
+        if job is not None and record["how"] != "finished":
+            job.writing.cut_short(self.objects)
+        changes = tuple(self._change(value) for value in record.get("changes", ()))
+        self._apply(changes)
         if job is not None and job.step is None:
+            job.writing.changes += changes
             self._push(job.writing)
 
     def _on_undo(self, at: int, record: Record) -> None:
@@ -317,6 +327,7 @@ def recover(folder: str | Path) -> Recovered:
         if recovered.labels is not None:
             mend_labels(recovered.labels, story)
         _place_masks(story, journal)
+        _look_at_painted(story, recovered.labels)
     except BaseException:
         journal.close()
         raise
@@ -383,7 +394,20 @@ def _finish_writing(labels: LabelArray, number: int, job: OpenJob, story: Story)
 
 def _place_masks(story: Story, journal: Journal) -> None:
     for (object_id, plane), at in story.places.items():
-        story.objects[object_id].written[plane] = read_region(journal, at)
+        kept = journal.read(at)
+        record = story.objects[object_id]
+        record.set_written(plane, unpack_region(kept["region"]))
+        record.set_score(plane, decode(kept.get("score")))
+
+
+def _look_at_painted(story: Story, labels: LabelArray | None) -> None:
+    """Planes that the user painted by hand: what the labels hold is what the object is."""
+    for record in story.objects.values():
+        for plane in record.corrected if labels is not None else ():
+            assert labels is not None
+            height, width = labels.array.shape[-2:]
+            region = Region.from_mask(labels.read(plane, (0, 0, height, width)) == record.object_id)
+            record.set_written(plane, region if region.area else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,15 +436,13 @@ class SessionInfo:
     modified: datetime
 
 
-def read_image(folder: Path) -> ImageRef | None:
-    """Which image a session is about, from the first records; None if there is no such session."""
+def read_beginning(folder: Path) -> Story:
+    """What the first records of a session say: image and settings; nothing if there is no such session."""
     story = Story(folder)
-    try:
-        for at, record in islice(read_journal(folder / FILE_NAME), 4):
+    with suppress(NapariSamError):
+        for at, record in islice(read_journal(folder / FILE_NAME), N_FIRST):
             story.take(at, record)
-    except NapariSamError:
-        return None
-    return story.image
+    return story
 
 
 def session_info(folder: str | Path) -> SessionInfo:
@@ -455,7 +477,7 @@ def find_sessions(root: Path, image: ImageRef, at_most: int = 5) -> tuple[Sessio
     """Sessions on an image in which something was done and that are not open, the latest first."""
     infos = []
     for folder in list_sessions(root):
-        known = read_image(folder)
+        known = read_beginning(folder).image
         if known is None or not known.is_same_as(image) or Journal.is_open(folder):
             continue
         try:

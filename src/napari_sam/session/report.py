@@ -19,15 +19,15 @@ REPORT_NAME = "session.json"
 PACKAGES = ("numpy", "torch", "zarr", "scikit-image", "napari")
 
 
-def write_report(folder: str | Path) -> Path:
-    """Write the ``session.json`` of a session folder, and return its path.
+def write_report(folder: str | Path, target: str | Path | None = None) -> Path:
+    """Write the ``session.json`` of a session, into its folder or another one, and return its path.
 
     Raises
     ------
     SessionError, ExportError
         The journal cannot be read; the file cannot be written.
     """
-    path = Path(folder) / REPORT_NAME
+    path = Path(target or folder) / REPORT_NAME
     replace_text(path, json.dumps(describe(folder), indent=2, ensure_ascii=False) + "\n")
     return path
 

@@ -7,7 +7,7 @@ carried out, in the order in which they came.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import LabelEdit, MaskPrediction
+from napari_sam.propagation.anchors import Gap
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session.history import LabelWrite
 from napari_sam.session.image import ImageRef
@@ -186,17 +187,41 @@ class EncodePlanes(Request):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Propagate(Request):
-    """Carry one object through planes and write it; answers with Written, one a plane.
+class Carried:
+    """One object that is carried through planes.
 
     Parameters
     ----------
+    object_id : int
+        Which object.
     seeds : mapping of PlaneRef to Region or Marks
         Masks that the user has seen, or marks where there is none yet.
     replaces : mapping of PlaneRef to Region
         What the object was in the label array before.
     stale : tuple of PlaneRef
         Planes of an earlier propagation, to be cleared if this one does not reach them.
+    gaps : tuple of Gap, optional
+        The gaps between seed planes that are run again; all when None.
+    protected : tuple of PlaneRef
+        The user's own planes without a seed; nothing is written there.
+    anchors : mapping of PlaneRef to str
+        Digests of all of the user's planes, for the next time.
+    """
+
+    object_id: int
+    seeds: Mapping[PlaneRef, Region | Marks]
+    replaces: Mapping[PlaneRef, Region] = field(default_factory=dict)
+    stale: tuple[PlaneRef, ...] = ()
+    gaps: tuple[Gap, ...] | None = None
+    protected: tuple[PlaneRef, ...] = ()
+    anchors: Mapping[PlaneRef, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Propagate(Request):
+    """Carry objects through planes and write them; answers with Written, one an object and plane.
+
+    The fields of the first object are those of `Carried`; `others` go with it, in the same batches.
     """
 
     labels: LabelArray
@@ -207,8 +232,24 @@ class Propagate(Request):
     policy: OverlapPolicy
     replaces: Mapping[PlaneRef, Region]
     stale: tuple[PlaneRef, ...] = ()
+    gaps: tuple[Gap, ...] | None = None
+    protected: tuple[PlaneRef, ...] = ()
+    others: tuple[Carried, ...] = ()
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Propagating"
+
+    @property
+    def objects(self) -> dict[int, Carried]:
+        """All objects by number."""
+        first = Carried(
+            object_id=self.object_id,
+            seeds=self.seeds,
+            replaces=self.replaces,
+            stale=self.stale,
+            gaps=self.gaps,
+            protected=self.protected,
+        )
+        return {one.object_id: one for one in (first, *self.others)}
 
     @property
     def lane(self) -> str:
@@ -226,6 +267,57 @@ class WriteLabels(Request):
     replaces: Mapping[PlaneRef, Region]
     priority: ClassVar[Priority] = Priority.LABELS
     title: ClassVar[str] = "Writing the labels"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TakeLabels(Request):
+    """Look for objects in the labels; answers with Written, one an object and plane, that change nothing.
+
+    Parameters
+    ----------
+    plane : PlaneRef
+        Says the axis and the time.
+    wanted : tuple of int, optional
+        These labels only.
+    skip : tuple of int
+        Labels that are objects already.
+    """
+
+    labels: LabelArray
+    plane: PlaneRef
+    wanted: tuple[int, ...] | None = None
+    skip: tuple[int, ...] = ()
+    priority: ClassVar[Priority] = Priority.PROPAGATE
+    title: ClassVar[str] = "Taking objects from the labels"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Refine(Request):
+    """Let the model draw an object again in these planes; answers with Written, one a plane that changes."""
+
+    labels: LabelArray
+    object_id: int
+    replaces: Mapping[PlaneRef, Region]
+    settings: PropagationSettings
+    priority: ClassVar[Priority] = Priority.PROPAGATE
+    title: ClassVar[str] = "Refining"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Compute(Request):
+    """Do something that takes long; answers with a Computed, whose `then` takes what came out.
+
+    Parameters
+    ----------
+    work : callable
+        Called on the inference thread.
+    then : callable
+        Called with its result on the session's own thread.
+    """
+
+    work: Callable[[], Any]
+    then: Callable[[Any], None]
+    priority: ClassVar[Priority] = Priority.LABELS
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -295,8 +387,18 @@ class CheckImage(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EndSession(Request):
-    """Describe a session in its ``session.json`` and close its journal."""
+    """Close the journal of a session, after its last labels were written; or throw its folder away."""
 
     journal: Journal
-    priority: ClassVar[Priority] = Priority.IDLE
+    discard: bool = False
+    priority: ClassVar[Priority] = Priority.LABELS
     title: ClassVar[str] = "Ending the session"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class DescribeSession(Request):
+    """Write the ``session.json`` of a session folder."""
+
+    folder: Path
+    priority: ClassVar[Priority] = Priority.IDLE
+    title: ClassVar[str] = "Describing the session"

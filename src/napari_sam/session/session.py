@@ -12,7 +12,7 @@ All methods are called on one thread (a window's own) and return at once; the wo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
 from napari_sam.session.answers import Answers
 from napari_sam.session.codec import encode
+from napari_sam.session.editing import Editing
 from napari_sam.session.engine import Backend, Engine, ModelInfo
 from napari_sam.session.hand import HandEdits
 from napari_sam.session.history import History, Ledger, MarksChange
@@ -46,9 +47,8 @@ from napari_sam.session.resolve import (
     Snapshot,
     propagation_settings,
     resolve,
-    stale_planes,
 )
-from napari_sam.session.state import SessionState
+from napari_sam.session.state import OverlapPolicy, SessionState
 from napari_sam.session.worker import Event
 from napari_sam.session.writer import Writer
 
@@ -128,6 +128,7 @@ class Session:
         self.predictions = Predictions(self)
         self.writer = Writer(self)
         self.hand = HandEdits(self)
+        self.editing = Editing(self)
         self.opening = Opening(self)
         self.orders = Orders(Engine(backend).job, self._receive)
         self.state.events.connect(self._on_state)
@@ -168,6 +169,11 @@ class Session:
     # What the user does
 
     @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was done with this image yet."""
+        return not len(self.history) and self.history.next_redo is None and not self.ledger
+
+    @property
     def folder(self) -> Path | None:
         """Where this session is kept; None before an image is opened."""
         return self.journal.path.parent if self.journal.path is not None else None
@@ -195,8 +201,11 @@ class Session:
         self.changed.emit()
 
     def reopen(self, folder: str | Path, volume: VolumeLike) -> None:
-        """Go on with an earlier session on this image; `reopened` follows, or `failed`."""
-        self.leave_volume()
+        """Go on with an earlier session on this image; `reopened` follows, or `failed`.
+
+        The session that was begun on it meanwhile is thrown away if nothing was done in it.
+        """
+        self.leave_volume(discard=self.is_untouched)
         self.enter(volume)
         self.orders.submit(ask.OpenSession(folder=Path(folder)))
         self.changed.emit()
@@ -205,18 +214,16 @@ class Session:
         """Look for earlier work on an image; `sessions_found` follows."""
         self.orders.submit(ask.FindSessions(root=Path(root), image=image))
 
-    def leave_volume(self) -> None:
-        """Let go of the image; the session stays on disk."""
+    def leave_volume(self, *, discard: bool = False) -> None:
+        """Let go of the image; the session stays on disk, unless it is to be thrown away."""
         self.hand.finish()
         self.orders.leave_image()
-        if self.journal.path is not None:
-            self.orders.submit(ask.EndSession(journal=self.journal))
-        self.journal = Journal(None)
+        self._end_journal(discard)
         self.volume = self.labels = None
         self.view = NO_IMAGE
         self.ledger.clear()
         self.predictions.forget()
-        self.writer.places.clear()
+        self.writer.forget()
         self.objects.clear()
         self.encoded.clear()
         self.history.clear()
@@ -312,20 +319,38 @@ class Session:
         resolved, record = self.resolved, self.record
         if isinstance(resolved, Blocked) or resolved.propagate_blocked or self.labels is None:
             return
-        seeds = {p: record.seed(p, m) for p, m in resolved.marks.items() if p.index in resolved.reach}
-        kept = {*seeds, *record.predictions}
+        self.propagate_objects([record.object_id], settings)
+
+    def propagate_objects(
+        self, object_ids: Iterable[int], settings: PropagationSettings | None = None
+    ) -> None:
+        """Carry several objects together, each from its own planes, as one step; others are not touched."""
+        resolved = self.resolved
+        if isinstance(resolved, Blocked) or self.labels is None:
+            return
+        settings = propagation_settings(self.state, resolved.reach, settings)
+        records = [r for r in map(self.objects.get, object_ids) if r is not None]
+        found = [self.editing.carried(record, resolved.reach, settings) for record in records]
+        carried = [one for one in found if one is not None]
+        if not carried:
+            return
+        first = carried[0]
         request = ask.Propagate(
             labels=self.labels,
-            object_id=record.object_id,
+            object_id=first.object_id,
             plane=resolved.plane,
-            seeds=seeds,
-            settings=propagation_settings(self.state, resolved.reach, settings),
-            policy=self.state.policy,
-            replaces=dict(record.written),
-            stale=tuple(p for p in stale_planes(self.state, resolved, record.written) if p not in kept),
+            seeds=first.seeds,
+            settings=settings,
+            policy=OverlapPolicy.BACKGROUND_ONLY,
+            replaces=first.replaces,
+            stale=first.stale,
+            gaps=first.gaps,
+            protected=first.protected,
+            others=tuple(carried[1:]),
         )
-        record.ends = ()
-        self.writer.order("propagation", request)
+        for one in carried:
+            self.objects[one.object_id].ends = ()
+        self.writer.order("propagation", request, [self.editing.changes_of(one) for one in carried])
         self.changed.emit()
 
     def encode_all(self) -> None:
@@ -352,7 +377,7 @@ class Session:
     def close(self, timeout: float | None = 5.0) -> bool:
         """End the inference thread after its present step; True once it has ended."""
         self.hand.finish()
-        self.orders.submit(ask.EndSession(journal=self.journal))
+        self._end_journal()
         self.closed = True
         self.state.events.disconnect(self._on_state)
         return self.orders.close(timeout)
@@ -369,6 +394,15 @@ class Session:
         self.largest_label = max((r.object_id for r in self.objects.values() if r.written), default=0)
         level = min(self.state.level, volume.n_levels - 1)
         self.preview = PreviewArray((volume.n_time, *volume.shape_zyx(level)))
+
+    def _end_journal(self, discard: bool = False) -> None:
+        """Let go of the journal once everything is in it."""
+        journal, folder = self.journal, self.folder
+        self.journal = Journal(None)
+        if folder is not None:
+            self.orders.submit(ask.EndSession(journal=journal, discard=discard))
+            if not discard:
+                self.orders.submit(ask.DescribeSession(folder=folder))
 
     def _on_state(self, info: EmissionInfo) -> None:
         name = info.signal.name

@@ -11,10 +11,11 @@ from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.history import NOWHERE, Change, LabelWrite, MarksChange, Step, Writing
-from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.objects import ObjectRecord, PlaneScore
 
 if TYPE_CHECKING:
-    from napari_sam.session.engine import Restored, Written
+    from napari_sam.session.engine import Written
+    from napari_sam.session.restoring import Restored
     from napari_sam.session.session import Session
 
 NOT_KEPT = ("generation", "labels", "volume", "journal")
@@ -38,6 +39,7 @@ class Writer:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.places: dict[tuple[int, PlaneRef], int] = {}
+        self._masks: dict[tuple[int, PlaneRef], Region | None] = {}
 
     # Making steps
 
@@ -132,7 +134,9 @@ class Writer:
         region = edit.region if edit.region.area else None
         key = edit.label, edit.plane
         writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, self.places.get(key, NOWHERE)))
-        self.set_written(session.object(edit.label), edit.plane, region, written.at)
+        record = session.object(edit.label)
+        self.set_written(record, edit.plane, region, written.at)
+        record.set_score(edit.plane, _score(record, written) if region is not None else None)
 
     def take_restored(self, restored: Restored) -> None:
         """Note that a change of labels was taken back or made again."""
@@ -140,6 +144,9 @@ class Writer:
         if write.object_id:
             record = self._session.object(write.object_id)
             self.set_written(record, write.plane, restored.region, restored.at)
+            record.set_score(write.plane, restored.score)
+        if not write.object_id or write.plane in record.corrected:
+            self._follow(restored)
 
     def set_written(self, record: ObjectRecord, plane: PlaneRef, region: Region | None, at: int) -> None:
         """Note what the labels hold of an object in a plane (None for nothing), and where that is kept."""
@@ -147,12 +154,21 @@ class Writer:
         key = record.object_id, plane
         if region is None:
             self.places.pop(key, None)
+            self._masks.pop(key, None)
         else:
             self.places[key] = at
+            self._masks[key] = record.written.get(plane)
         if record is self._session.record:
             self._session.predictions.show([plane])
 
     # Details
+
+    def _follow(self, restored: Restored) -> None:
+        """Take from the labels what objects are where somebody painted."""
+        session, change = self._session, restored.change
+        for record in session.editing.follow_values(change.plane, change.box_yxyx, change.values):
+            if record is session.record:
+                session.predictions.show([change.plane])
 
     def _apply(self, changes: Sequence[Change]) -> None:
         session = self._session
@@ -183,11 +199,24 @@ class Writer:
                 number = session.predictions.number_of(record.object_id, plane)
                 for i, candidate in enumerate(prediction.candidates):
                     found[id(candidate.region)] = {"answer": [number, i]}
-        for (object_id, plane), at in self.places.items():
-            region = session.object(object_id).written.get(plane)
-            if region is not None:
-                found[id(region)] = {"at": at}
+        for key, region in self._masks.items():
+            if region is not None and key in self.places:
+                found[id(region)] = {"at": self.places[key]}
         return found
+
+    def forget(self) -> None:
+        """Begin with another image."""
+        self.places = {}
+        self._masks = {}
+
+
+def _score(record: ObjectRecord, written: Written) -> PlaneScore | None:
+    """What is known about a mask that was written."""
+    if written.step is not None:
+        return PlaneScore.of_step(written.step)
+    prediction = record.predictions.get(written.edit.plane)
+    is_answer = prediction is not None and prediction.region is written.edit.region
+    return PlaneScore.of_prediction(prediction) if prediction is not None and is_answer else None
 
 
 def encode_changes(changes: Sequence[Change]) -> list[dict[str, Any]]:

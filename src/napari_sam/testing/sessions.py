@@ -57,10 +57,12 @@ class Desk:
     ----------
     folder : path
         Of the session.
+    backend : Backend, optional
+        A fake by default.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.backend = FakeBackend()
+    def __init__(self, folder: str | Path, backend: Any = None) -> None:
+        self.backend = backend or FakeBackend()
         self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.session = Session(self.backend, self._queue.put, folder)
         self.errors: list[Exception] = []
@@ -158,7 +160,7 @@ class Script:
         marks = self.desk.session.marks
         points = [*marks.points.tolist(), [0, plane.index, y, x]]
         positive = [*marks.positive.tolist(), bool(self._random.random() < 0.8)]
-        self.desk.click(Marks(points, positive), plane)
+        self.desk.click(Marks(np.array(points), np.array(positive)), plane)
 
     def _keep(self) -> None:
         self.desk.session.commit()

@@ -1,0 +1,189 @@
+"""What is done to whole objects on the inference thread: taking labels over, refining, finding parts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_sam.core.arrays import BoolArray
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
+from napari_sam.core.results import ImageEmbedding, LabelEdit, MaskCandidate
+from napari_sam.errors import SessionError
+from napari_sam.inference.predict import predict_plane
+from napari_sam.io.coco import plane_objects
+from napari_sam.propagation.carry import carried_prompts
+from napari_sam.propagation.fronts import closest
+from napari_sam.propagation.settings import PropagationSettings
+from napari_sam.session.labels import LabelArray
+
+MAX_VOXELS = 1 << 26
+"""Objects whose box has more voxels are not split: the work would take gigabytes."""
+
+Written = Mapping[PlaneRef, Region]
+
+
+def label_edits(
+    labels: LabelArray, wanted: Collection[int] | None, plane: PlaneRef, skip: Collection[int] = ()
+) -> Iterator[LabelEdit]:
+    """Every object of a label array in every plane parallel to `plane`, as edits that change nothing.
+
+    Parameters
+    ----------
+    labels : LabelArray
+        Read plane by plane.
+    wanted : collection of int, optional
+        These labels only.
+    plane : PlaneRef
+        Says the axis and time.
+    skip : collection of int
+        Labels that are left out.
+    """
+    shape = (1,) * (3 - min(3, labels.array.ndim)) + tuple(labels.array.shape[-3:])
+    height, width = (n for axis, n in enumerate(shape) if axis != plane.axis)
+    for index in range(shape[plane.axis]):
+        here = plane.at(index)
+        for label, region in plane_objects(labels.read(here, (0, 0, height, width))):
+            if label not in skip and (wanted is None or label in wanted):
+                yield LabelEdit(here, region, label)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """An encoder that knows its model, as `predict_plane` wants it."""
+
+    encoder: PlaneEncoder
+    predictor: Predictor
+
+    @property
+    def volume(self) -> VolumeLike:
+        return self.encoder.volume
+
+    def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
+        return self.encoder.embedding(plane, prompts)
+
+
+def refined_edits(
+    encoder: PlaneEncoder,
+    predictor: Predictor,
+    written: Written,
+    object_id: int,
+    settings: PropagationSettings,
+) -> Iterator[tuple[LabelEdit, MaskCandidate]]:
+    """The model's own outline of an object, plane by plane, where it agrees with the mask that is there."""
+    for plane, region in sorted(written.items()):
+        (prediction,) = predict_plane(_Asking(encoder, predictor), plane, [carried_prompts(region, settings)])
+        answer = closest(prediction, region)
+        if answer.region.iou(region) >= settings.snap_iou:
+            yield LabelEdit(plane, answer.region, object_id), answer
+
+
+def component_parts(written: Written) -> list[dict[PlaneRef, Region]]:
+    """The connected components of an object, the largest first; voxels that touch by a corner are connected.
+
+    Raises
+    ------
+    SessionError
+        The object is too large, or its planes are not parallel.
+    """
+    from scipy import ndimage
+
+    mask, origin, first = _stacked(written)
+    labelled, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
+    order = np.argsort(-sizes, kind="stable") + 1
+    return [_unstacked(labelled == number, origin, first, written) for number in order.tolist()]
+
+
+def parts_by_points(
+    written: Written, points: Sequence[NDArray[np.floating]], spacing: tuple[float, float, float]
+) -> list[dict[PlaneRef, Region]]:
+    """An object cut between two sets of points: a watershed of the distance to its surface (Beucher 1979).
+
+    Parameters
+    ----------
+    written : mapping of PlaneRef to Region
+        The object, in parallel planes.
+    points : two (n, 3) arrays
+        (plane index, row, column) of each set.
+    spacing : (float, float, float)
+        Between planes, rows, columns.
+
+    Raises
+    ------
+    SessionError
+        The object is too large, or a set has no point in it.
+    """
+    from scipy import ndimage
+    from skimage.segmentation import watershed
+
+    mask, origin, first = _stacked(written)
+    markers = np.zeros(mask.shape, np.int32)
+    for number, one in enumerate(points, 1):
+        at = np.rint(np.asarray(one, np.float64).reshape(-1, 3)).astype(int) - origin
+        at = at[((at >= 0) & (at < mask.shape)).all(1)]
+        at = at[mask[tuple(at.T)]]
+        if not len(at):
+            raise SessionError(
+                "each of the two sets of points needs a point in the object; click on both parts"
+            )
+        markers[tuple(at.T)] = number
+    inner = ndimage.distance_transform_edt(np.pad(mask, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    labelled = watershed(-inner, markers, mask=mask)
+    return [_unstacked(labelled == number, origin, first, written) for number in (1, 2)]
+
+
+def _stacked(written: Written) -> tuple[BoolArray, NDArray[np.int64], PlaneRef]:
+    """Masks of parallel planes as one block, the index of its first voxel, and a plane."""
+    planes = sorted(plane for plane, region in written.items() if region.area)
+    if not planes or len({plane.at(0) for plane in planes}) != 1:
+        raise SessionError("this object has no planes, or planes along several axes; it cannot be split")
+    boxes = np.array([written[plane].box_yxyx for plane in planes])
+    low = np.array([planes[0].index, *boxes[:, :2].min(0)])
+    high = np.array([planes[-1].index + 1, *boxes[:, 2:].max(0)])
+    if int(np.prod(high - low)) > MAX_VOXELS:
+        raise SessionError(
+            f"an object of {' x '.join(map(str, high - low))} voxels is too large to be split at once; "
+            "split it at a coarser level"
+        )
+    block = np.zeros(high - low, bool)
+    for plane in planes:
+        y0, x0, y1, x1 = written[plane].box_yxyx
+        rows, columns = slice(y0 - low[1], y1 - low[1]), slice(x0 - low[2], x1 - low[2])
+        block[plane.index - low[0], rows, columns] = written[plane].crop
+    return block, low, planes[0]
+
+
+def _unstacked(
+    block: BoolArray, origin: NDArray[np.int64], first: PlaneRef, written: Written
+) -> dict[PlaneRef, Region]:
+    """Planes of a block that are not empty."""
+    found = {}
+    for offset in np.flatnonzero(block.any((1, 2))).tolist():
+        plane = first.at(int(origin[0]) + offset)
+        inner = Region.from_mask(block[offset])
+        y0, x0, y1, x1 = inner.box_yxyx
+        y, x = int(origin[1]), int(origin[2])
+        found[plane] = Region(written[plane].plane_shape, (y0 + y, x0 + x, y1 + y, x1 + x), inner.crop)
+    return found
+
+
+def union(one: Region | None, other: Region | None) -> Region:
+    """Both regions of a plane as one."""
+    present = [region for region in (one, other) if region is not None and region.area]
+    if len(present) < 2:
+        known = present[0] if present else one if one is not None else other
+        assert known is not None
+        return known
+    a, b = present
+    y0, x0 = (min(a.box_yxyx[i], b.box_yxyx[i]) for i in (0, 1))
+    y1, x1 = (max(a.box_yxyx[i], b.box_yxyx[i]) for i in (2, 3))
+    crop = np.zeros((y1 - y0, x1 - x0), bool)
+    for region in present:
+        top, left, bottom, right = region.box_yxyx
+        crop[top - y0 : bottom - y0, left - x0 : right - x0] |= region.crop
+    return Region(a.plane_shape, (y0, x0, y1, x1), crop)

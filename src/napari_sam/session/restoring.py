@@ -1,0 +1,70 @@
+"""Taking changes of labels back from what the journal keeps of them, many planes at once."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from napari_sam.core.planes import Region
+from napari_sam.session.codec import decode, unpack_region
+from napari_sam.session.history import NOWHERE, LabelWrite
+from napari_sam.session.journal import Journal, Record
+from napari_sam.session.labels import Kept, LabelArray, LabelChange, LabelDelta, blocks_of, restore_many
+from napari_sam.session.objects import PlaneScore
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Restored:
+    """One change of labels was taken back or made again.
+
+    Parameters
+    ----------
+    write : LabelWrite
+        Which change.
+    change : LabelChange
+        What the box holds now.
+    region : Region, optional
+        The mask that the object has in the plane now.
+    at : int
+        Where in the journal that mask is kept.
+    score : PlaneScore, optional
+        What is known about it.
+    """
+
+    write: LabelWrite
+    change: LabelChange
+    region: Region | None
+    at: int
+    score: PlaneScore | None = None
+
+
+def restore_writes(
+    labels: LabelArray, writes: Sequence[LabelWrite], forward: bool, job: int
+) -> Iterator[Restored]:
+    """Take changes of labels back, the last one first, or make them again."""
+    ordered = iter(writes if forward else writes[::-1])
+    read = ((write, labels.journal.read(write.at)) for write in ordered)
+    waiting: deque[tuple[LabelWrite, Record]] = deque()
+
+    def deltas() -> Iterator[LabelDelta]:
+        for write, record in read:
+            waiting.append((write, record))
+            yield LabelDelta.from_json(record)
+
+    for run in blocks_of(deltas()):
+        notes = [Kept(labels.journal, job) for _ in run]
+        for change in restore_many(labels, run, notes, forward=forward):
+            yield _restored(labels.journal, *waiting.popleft(), change, forward)
+
+
+def _restored(
+    journal: Journal, write: LabelWrite, record: Record, change: LabelChange, forward: bool
+) -> Restored:
+    """Say which mask the object has now."""
+    at = write.at if forward else write.before
+    if not write.object_id or at == NOWHERE:
+        return Restored(write, change, None, NOWHERE)
+    kept = record if forward else journal.read(at)
+    region = unpack_region(kept["region"])
+    return Restored(write, change, region if region.area else None, at, decode(kept.get("score")))

@@ -1,0 +1,331 @@
+"""Whatever is done in whatever order: labels, marks, undo and journal are as in a simple model, and after a kill too.
+
+The number of examples is 200, or what the environment variable NAPARI_SAM_EXAMPLES says.
+"""
+
+import os
+import shutil
+import tempfile
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from napari_sam.core.planes import PlaneRef
+from napari_sam.session import engine, orders, recovery
+from napari_sam.session.labels import LabelArray, LabelDelta, impose
+from napari_sam.session.marks import Marks
+from napari_sam.session.session import Session
+from napari_sam.session.state import OverlapPolicy
+from napari_sam.session.worker import Answer, Failed, Finished, Started
+from napari_sam.testing.fakes import ArrayVolume
+from napari_sam.testing.sessions import FakeBackend
+
+N_EXAMPLES = int(os.environ.get("NAPARI_SAM_EXAMPLES", "200"))
+SHAPE = (4, 9, 10)
+SPOTS = [(2, 2), (6, 7), (2, 7)]
+IMAGE = np.zeros(SHAPE, np.uint8)
+for _y, _x in SPOTS:
+    IMAGE[:, _y - 1 : _y + 2, _x - 1 : _x + 2] = 200
+IMAGE[0, :4, :4] = 0  # one thing ends before the first plane
+
+
+class KilledError(BaseException):
+    """The process died here."""
+
+
+class Disk:
+    """A label array that outlives its session, and may die before a write."""
+
+    def __init__(self, shape):
+        self.values = np.zeros(shape, np.uint16)
+        self.shape, self.ndim, self.dtype = shape, len(shape), self.values.dtype
+        self.writes_left = None
+
+    def __getitem__(self, index):
+        return self.values[index].copy()
+
+    def __setitem__(self, index, value):
+        if self.writes_left is not None:
+            self.writes_left -= 1
+            if self.writes_left < 0:
+                raise KilledError
+        self.values[index] = value
+
+
+class Inline:
+    """Carries out every request as it is submitted."""
+
+    def __init__(self, job, deliver, name=""):
+        self._job, self._deliver = job, deliver
+        self.is_busy = False
+
+    def submit(self, request):
+        self._deliver(Started(request))
+        try:
+            for value in self._job(request):
+                self._deliver(Answer(request, value))
+        except Exception as error:
+            self._deliver(Failed(request, error))
+            raise
+        self._deliver(Finished(request))
+
+    def cancel(self, matches):
+        return 0
+
+    def close(self, timeout=None, keep=None):
+        return True
+
+
+class SessionMachine(RuleBasedStateMachine):
+    """The model is: what the labels are, what each object has where, and copies of both for undo."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.root = Path(tempfile.mkdtemp())
+        self.disk = Disk(SHAPE)
+        self.patch.setattr(orders, "InferenceThread", Inline)
+        self.patch.setattr(engine, "_new_labels", self._new_labels)
+        self.patch.setattr(recovery, "open_labels", lambda path: self.disk)
+
+    def _new_labels(self, request):
+        request.path.mkdir()
+        (request.path / "zarr.json").touch()
+        return self.disk
+
+    @initialize()
+    def begin(self):
+        self.session = self._new_session()
+        self.session.use_volume(ArrayVolume(IMAGE))
+        self.session.show(PlaneRef(0, 1))
+        self.labels = np.zeros(SHAPE, np.uint16)
+        self.marks, self.written = {}, {}
+        self.undone, self.done = [], []
+
+    def _new_session(self):
+        session = Session(FakeBackend(), lambda function: function(), self.root / "session")
+        session.state.idle_reach = 0
+        session.load_model()
+        return session
+
+    # The model
+
+    def _copy(self):
+        return deepcopy((self.labels, self.marks, self.written))
+
+    def _step(self):
+        """Call before the model changes."""
+        self.done.append(self._copy())
+        self.undone.clear()
+
+    def _put(self, label, z, mask):
+        plane = self.labels[z]
+        old = self.written.pop((label, z), None)
+        if old is not None:
+            plane[old & (plane == label)] = 0
+        if mask.any():
+            free = (plane == 0) | (plane == label)
+            plane[mask & (free if self._protects else True)] = label
+            self.written[label, z] = mask
+
+    @property
+    def _protects(self):
+        return self.session.state.policy is OverlapPolicy.BACKGROUND_ONLY
+
+    # What a user does
+
+    @rule(object_id=st.integers(1, 3))
+    def choose(self, object_id):
+        self.session.state.object_id = object_id
+
+    @rule(policy=st.sampled_from(OverlapPolicy))
+    def protect(self, policy):
+        self.session.state.policy = policy
+
+    @rule(z=st.integers(0, 3), spot=st.sampled_from(SPOTS), positive=st.booleans())
+    def click(self, z, spot, positive):
+        self._step()
+        self.session.show(PlaneRef(0, z))
+        marks = self.session.marks
+        points = [*marks.points.tolist(), [0, z, *spot]]
+        self.session.set_marks(Marks(points, [*marks.positive.tolist(), positive]))
+        self.marks[self.session.state.object_id] = points
+
+    @precondition(lambda self: self.session.record.pending)
+    @rule(kill_after=st.none() | st.integers(0, 3))
+    def keep(self, kill_after):
+        self._step()
+        object_id = self.session.state.object_id
+        for plane, region in self.session.record.pending.items():
+            self._put(object_id, plane.index, region.mask)
+        self._perhaps_killed(self.session.commit, kill_after)
+
+    @precondition(lambda self: not self.session.record.is_empty)
+    @rule(kill_after=st.none() | st.integers(0, 3))
+    def delete(self, kill_after):
+        self._step()
+        object_id = self.session.state.object_id
+        for label, z in [key for key in self.written if key[0] == object_id]:
+            self._put(label, z, np.zeros(SHAPE[1:], bool))
+        self.marks.pop(object_id, None)
+        self._perhaps_killed(self.session.erase_object, kill_after)
+
+    @rule(
+        z=st.integers(0, 2),
+        thickness=st.integers(1, 2),
+        y=st.integers(0, 6),
+        x=st.integers(0, 6),
+        label=st.integers(0, 4),
+        killed=st.booleans(),
+    )
+    def paint(self, z, thickness, y, x, label, killed):
+        where = slice(z, z + thickness), slice(y, y + 3), slice(x, x + 3)
+        if (self.labels[where] != label).any():
+            self._step()
+            self.labels[where] = label
+
+        def stroke():
+            self.session.hand.editable()[where] = label
+            self.session.hand.finish()
+
+        self._perhaps_killed(stroke, 0 if killed else None)
+        self.written = self._found()  # objects follow what is painted over them
+        for key, part in self._in_labels(self.written).items():
+            np.testing.assert_array_equal(part, self.labels[key[1]] == key[0])
+
+    @precondition(lambda self: not self.session.marks.is_empty)
+    @rule(kill_after=st.none() | st.integers(0, 3))
+    def propagate(self, kill_after):
+        before, others = self._copy(), self.labels.copy()
+        object_id = self.session.state.object_id
+        others[others == object_id] = 0
+        steps = len(self.session.history)
+        self._perhaps_killed(self.session.propagate, kill_after, check=False)
+        now = self.disk.values
+        if self._protects:
+            np.testing.assert_array_equal(np.where(others > 0, now, 0), others)
+        assert set(np.unique(now[now != self.labels])) <= {0, object_id}
+        if len(self.session.history) > steps:
+            self.done.append(before)
+            self.undone.clear()
+        self.labels = now.copy()
+        self.written = self._found()
+
+    @rule(kill_after=st.none() | st.integers(0, 2))
+    def undo(self, kill_after):
+        if self.done:
+            self.undone.append(self._copy())
+            self.labels, self.marks, self.written = self.done.pop()
+        self._perhaps_killed(self.session.undo, kill_after)
+
+    @rule(kill_after=st.none() | st.integers(0, 2))
+    def redo(self, kill_after):
+        if self.undone:
+            self.done.append(self._copy())
+            self.labels, self.marks, self.written = self.undone.pop()
+        self._perhaps_killed(self.session.redo, kill_after)
+
+    @rule(cut=st.integers(0, 60))
+    def killed_while_writing_the_journal(self, cut):
+        """A record that was never finished is as if nothing had been done."""
+        path = self.session.journal.path
+        self.session.journal.close()
+        with path.open("ab") as file:
+            file.write(b'deadbeef {"n":99999,"time":"2026-01-01T00:00:00","event":"step"}'[:cut])
+        with pytest.warns(recovery.SessionWarning) if cut else nothing():
+            self._reopen()
+
+    # Dying and coming back
+
+    def _perhaps_killed(self, action, kill_after, check=True):
+        self.disk.writes_left = kill_after
+        try:
+            action()
+        except KilledError:
+            self.disk.writes_left = None
+            self.session.journal.close()
+            self._reopen()
+        self.disk.writes_left = None
+
+    def _reopen(self):
+        active, policy = self.session.state.object_id, self.session.state.policy
+        self.session = self._new_session()
+        self.session.reopen(self.root / "session", ArrayVolume(IMAGE))
+        self.session.show(PlaneRef(0, 1))
+        assert self.session.state.object_id == active
+        assert self.session.state.policy is policy
+
+    def _found(self):
+        return {
+            (record.object_id, plane.index): region.mask
+            for record in self.session.objects.values()
+            for plane, region in record.written.items()
+        }
+
+    def _in_labels(self, masks):
+        """The part of each mask that the object has in the labels; the rest belongs to others."""
+        parts = {(i, z): mask & (self.labels[z] == i) for (i, z), mask in masks.items()}
+        return {key: part for key, part in parts.items() if part.any()}
+
+    # What must be so at any moment
+
+    @invariant()
+    def labels_are_those_of_the_model(self):
+        if hasattr(self, "labels"):
+            np.testing.assert_array_equal(self.disk.values, self.labels)
+
+    @invariant()
+    def objects_are_those_of_the_model(self):
+        if not hasattr(self, "labels"):
+            return
+        found, wanted = self._in_labels(self._found()), self._in_labels(self.written)
+        assert found.keys() == wanted.keys()
+        assert all((found[key] == mask).all() for key, mask in wanted.items())
+        marks = {r.object_id: r.marks.points.tolist() for r in self.session.objects.values()}
+        assert {k: v for k, v in marks.items() if v} == {k: v for k, v in self.marks.items() if v}
+
+    @invariant()
+    def undo_and_redo_reach_as_far(self):
+        if hasattr(self, "labels"):
+            assert len(self.session.history) == len(self.done)
+            assert (self.session.history.next_redo is not None) == bool(self.undone)
+
+    def teardown(self):
+        try:
+            if hasattr(self, "labels"):
+                self._journal_agrees()
+        finally:
+            self.session.journal.close()
+            self.patch.undo()
+            shutil.rmtree(self.root)
+
+    def _journal_agrees(self):
+        rebuilt = LabelArray(np.zeros(SHAPE, np.uint16))
+        for record in self.session.journal.events():
+            if record["event"] == "delta":
+                impose(rebuilt, LabelDelta.from_json(record))
+        np.testing.assert_array_equal(rebuilt.array, self.disk.values)
+
+
+class nothing:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return False
+
+
+TestSession = SessionMachine.TestCase
+TestSession.settings = settings(
+    max_examples=N_EXAMPLES,
+    stateful_step_count=15,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+TestSession.pytestmark = [pytest.mark.timeout(max(300, 3 * N_EXAMPLES))]
