@@ -53,7 +53,7 @@ class Desk:
             return False
         return True
 
-    def until(self, condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout: float = 120.0) -> None:
         end = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < end, "waited in vain"
