@@ -14,7 +14,8 @@ def main() -> int:
     """Run the scripted session with the documentation's folder."""
     folder = ROOT / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pytest", "-q", "tests/plugin/test_pictures.py"]
+    files = ["tests/plugin/test_pictures.py", "tests/plugin/test_objects_pictures.py"]
+    command = [sys.executable, "-m", "pytest", "-q", *files]
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"NAPARI_SAM_PICTURES": str(folder)}).returncode
 
 

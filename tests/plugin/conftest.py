@@ -42,7 +42,7 @@ def wait(qtbot: Any) -> Callable[[Any], None]:
     def until_settled(widget: Any) -> None:
         for _ in range(3):
             qtbot.wait(20)
-            qtbot.waitUntil(lambda: not widget.session.is_busy, timeout=20000)
+            qtbot.waitUntil(lambda: not widget.session.is_busy, timeout=120000)
 
     return until_settled
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from napari_sam.core.results import PropagationStep
 from napari_sam.plugin.keys import shown
+from napari_sam.session.doubt import describe_ends
 from napari_sam.session.requests import Propagate, SaveLabels
 from napari_sam.session.resolve import Blocked, ResolvedSession
 from napari_sam.session.session import Session
@@ -62,5 +63,4 @@ def _next_step(session: Session, resolved: ResolvedSession, tool: str | None) ->
 
 def propagation_summary(ends: tuple[PropagationStep, ...]) -> str:
     """Where a propagation stopped and why, for people."""
-    parts = [f"plane {e.plane_index}: {e.stop_reason}" for e in sorted(ends, key=lambda e: e.plane_index)]
-    return f"Stopped at {'; '.join(parts)}."
+    return f"Stopped at {describe_ends(ends)}."

@@ -18,10 +18,11 @@ from napari_sam.plugin.dispatch import QtDispatcher, Soon
 from napari_sam.plugin.keys import bind_keys, bind_undo
 from napari_sam.plugin.layers import SessionLayers
 from napari_sam.plugin.space import LayerFrame, axes_choices, open_layer
+from napari_sam.session.doubt import doubts, next_doubtful
 from napari_sam.session.engine import Backend, SamBackend
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.preview import Redraw
-from napari_sam.session.resolve import Blocked, check_plane
+from napari_sam.session.resolve import Blocked, check_plane, parallel
 from napari_sam.session.session import Session
 
 NO_IMAGE = Blocked("Choose an image layer, or open one (File > Open Sample has two).")
@@ -77,6 +78,7 @@ class SegmentController:
             "redo": session.redo,
             "propagate": session.propagate,
             "cancel": session.cancel,
+            "doubtful": self.next_doubtful,
         }
 
     # Choosing
@@ -179,6 +181,36 @@ class SegmentController:
             position[axis] = index * factor[axis] + offset[axis]
             world = frame.world.to_world(position[None])[0]
             dims.set_point(axis + dims.ndim - frame.ndim, world[axis])
+
+    def choose_object(self, object_id: int) -> None:
+        """Go on with an object, and go to where it is."""
+        self.session.state.object_id = object_id
+        view, record = self.session.view, self.session.record
+        if not isinstance(view, PlaneRef):
+            return
+        own = {p.index for p in (*record.written, *record.asked) if parallel(p, view)}
+        if own and view.index not in own:
+            self.go_to_plane(min(own, key=lambda index: abs(index - view.index)))
+
+    def next_doubtful(self) -> None:
+        """Go to the active object's next plane that is worth a look."""
+        view = self.session.view
+        if isinstance(view, PlaneRef):
+            index = next_doubtful(doubts(self.session.record, view), view.index)
+            if index is not None:
+                self.go_to_plane(index)
+
+    @property
+    def shows_only_active(self) -> bool:
+        """Whether the other objects are hidden."""
+        layer = self.layers.labels if self.layers is not None else None
+        return bool(layer is not None and layer.show_selected_label)
+
+    def toggle_others(self) -> None:
+        """Hide the other objects, or show them again."""
+        if self.layers is not None and self.layers.labels is not None:
+            self.layers.labels.selected_label = self.session.state.object_id
+            self.layers.labels.show_selected_label = not self.shows_only_active
 
     def use_tool(self, tool: str) -> None:
         """Let the user draw prompts: "points" or a kind of shape; layers that were deleted are made again."""

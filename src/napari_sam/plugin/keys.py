@@ -14,6 +14,7 @@ KEYS = {
     "redo": "Shift-U",
     "propagate": "G",
     "cancel": "Shift-G",
+    "doubtful": "J",
 }
 """Action -> key, in napari's spelling."""
 

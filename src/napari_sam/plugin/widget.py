@@ -27,11 +27,12 @@ from napari_sam.plugin.controller import SegmentController
 from napari_sam.plugin.dispatch import Soon
 from napari_sam.plugin.layers import COLOURS
 from napari_sam.plugin.models import model_details
-from napari_sam.plugin.objects import ObjectList
+from napari_sam.plugin.objects import ObjectTable
 from napari_sam.plugin.parts import Form, allow, button, choice, dot, fill, quiet, row, scrolling, section
 from napari_sam.plugin.space import axes_choices
 from napari_sam.plugin.strip import PlaneStrip
 from napari_sam.propagation.settings import Direction
+from napari_sam.session.doubt import describe, doubts
 from napari_sam.session.engine import Backend
 from napari_sam.session.resolve import Blocked, ResolvedSession
 from napari_sam.session.state import OverlapPolicy
@@ -197,11 +198,21 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             "Encode every plane now, so that each click answers at once.",
             self.session.encode_all,
         )
-        return [self.strip, row(self.strip_label, self.encode_button)]
+        self.strip.explain = self._explain_plane
+        self.doubtful_button = button(
+            "Next doubtful", "Go to the next plane worth a look.", self.controller.next_doubtful, "doubtful"
+        )
+        return [self.strip, self.strip_label, row(self.doubtful_button, self.encode_button)]
+
+    def _explain_plane(self, index: int) -> str:
+        view, scores = self.session.view, self.session.record.scores
+        found = scores.get(view.at(index)) if not isinstance(view, Blocked) else None
+        text = describe(found) if found is not None else ""
+        return f"plane {index}: {text}" if text else ""
 
     def _list_parts(self) -> list[QWidget]:
-        self.object_list = ObjectList()
-        self.object_list.chosen.connect(self._choose_object)
+        self.object_list = ObjectTable(self.controller)
+        self.object_list.chosen.connect(self.controller.choose_object)
         self.erase_button = button(
             "Delete object", "Remove the active object's labels and prompts.", self.session.erase_object
         )
@@ -210,7 +221,12 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             "Take prompts from the selected Points or Shapes layer, or write to the selected Labels layer.",
             self._adopt,
         )
-        return [self.object_list, row(self.erase_button, self.adopt_button)]
+        self.take_button = button(
+            "Objects from labels",
+            "Make every label that is there an object.",
+            self.session.editing.take_labels,
+        )
+        return [self.object_list, row(self.erase_button, self.adopt_button, self.take_button)]
 
     def _progress_row(self) -> QWidget:
         self.progress_bar = QProgressBar()
@@ -307,9 +323,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _use_tool(self, tool: str) -> None:
         self.controller.use_tool(tool)
 
-    def _choose_object(self, object_id: int) -> None:
-        self.session.state.object_id = object_id
-
     def _adopt(self) -> None:
         self.controller.adopt(self.viewer.layers.selection.active)
 
@@ -396,7 +409,10 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         plane, size = resolved.plane, self._axis_size()
         encoded = [p.index for p in self.session.encoded if p.at(0) == plane.at(0)]
         labelled = [p.index for p in self.session.record.written if p.at(0) == plane.at(0)]
-        self.strip.show_planes(size, plane.index, encoded, labelled)
+        doubtful = doubts(self.session.record, plane)
+        self.strip.show_planes(size, plane.index, encoded, labelled, doubtful)
+        nothing = None if any(doubtful.values()) else "no plane of this object is doubtful"
+        allow(self.doubtful_button, nothing)
         self.strip_label.setText(f"plane {plane.index}, {len(encoded)} of {size} encoded")
 
     def _show_progress(self) -> None:
