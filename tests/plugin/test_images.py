@@ -29,7 +29,7 @@ def test_a_flat_image(segment, wait):
     widget.session.commit()
     wait(widget)
     labels = widget.controller.layers.labels
-    assert isinstance(labels.data, zarr.Array)
+    assert isinstance(labels.data.array, zarr.Array)
     np.testing.assert_array_equal(labels.data[:] == 1, phantom.labels == 1)
     assert "only one plane" in widget.session.resolved.propagate_blocked.reason
     assert not widget.planes_section.isVisibleTo(widget)

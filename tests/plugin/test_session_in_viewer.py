@@ -25,7 +25,7 @@ def test_click_keep_propagate_undo_save(segment, wait, tmp_path):
 
     session.commit()
     wait(widget)
-    assert isinstance(layers.labels.data, zarr.Array)
+    assert isinstance(layers.labels.data.array, zarr.Array)
     np.testing.assert_array_equal(layers.labels.data[plane] == 1, expected)
     np.testing.assert_array_equal(layers.labels._slice.image.raw == 1, expected)
     assert not layers.preview._slice.image.raw.any()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.layers import Labels, Points, Shapes
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error, show_info, show_warning
 from psygnal import Signal
 
 from napari_sam.core.planes import PlaneRef
@@ -17,11 +17,16 @@ from napari_sam.errors import NapariSamError
 from napari_sam.plugin.dispatch import QtDispatcher, Soon
 from napari_sam.plugin.keys import bind_keys, bind_undo
 from napari_sam.plugin.layers import SessionLayers
+from napari_sam.plugin.reopening import find_layer
 from napari_sam.plugin.space import LayerFrame, axes_choices, open_layer
+from napari_sam.plugin.strokes import stroke
 from napari_sam.session.doubt import doubts, next_doubtful
 from napari_sam.session.engine import Backend, SamBackend
+from napari_sam.session.hand import painted
+from napari_sam.session.image import ImageRef
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.preview import Redraw
+from napari_sam.session.recovery import Recovered
 from napari_sam.session.resolve import Blocked, check_plane, parallel
 from napari_sam.session.session import Session
 
@@ -56,7 +61,11 @@ class SegmentController:
         self.image: Any = None
         self.layers: SessionLayers | None = None
         self._dispatch = QtDispatcher()
-        self.session = Session(backend or SamBackend(), self._dispatch, folder or _new_folder())
+        folder = Path(folder) if folder is not None else _new_folder()
+        self._root = folder.parent
+        self._chosen: tuple[Any, str | None, int | None, int] = (None, None, None, 0)
+        self._reopening = False
+        self.session = Session(backend or SamBackend(), self._dispatch, folder)
         self._refresh_soon = Soon(self.refreshed.emit, 30)
         self._edit_soon = Soon(self._take_marks)
         self._connect()
@@ -83,6 +92,11 @@ class SegmentController:
 
     # Choosing
 
+    @property
+    def sessions_folder(self) -> Path:
+        """Where session folders are made."""
+        return self._root
+
     def choose_image(
         self, layer: Any, axes: str | None = None, channel: int | None = None, level: int = 0
     ) -> None:
@@ -100,6 +114,7 @@ class SegmentController:
             Multiscale level to segment at.
         """
         self._leave_image()
+        self._chosen = layer, axes, channel, level
         if layer is None:
             self.session.show(NO_IMAGE)
             return
@@ -120,7 +135,10 @@ class SegmentController:
         frame = LayerFrame.of(layer, axes, volume)
         self.image = layer
         self.session.state.level = level
-        self.session.use_volume(volume, layer.name, flat="Z" not in axes and "T" not in axes)
+        reference = ImageRef.of(volume, layer.name, path=layer.source.path, channel=channel)
+        flat = "Z" not in axes and "T" not in axes
+        self.session.use_volume(volume, layer.name, flat=flat, image=reference)
+        self.session.find_sessions(self._root, reference)
         view = frame.view(self.viewer.dims, level)
         blocked = check_plane(view, volume) if isinstance(view, PlaneRef) else None
         if blocked is not None:  # layers as large as such a plane would stall napari
@@ -142,6 +160,27 @@ class SegmentController:
         self.image = self.layers = None
         self.session.leave_volume()
 
+    def open_session(self, folder: str | Path) -> None:
+        """Go on with a session in a folder; its image is opened if it is not in the viewer."""
+        try:
+            layer, image, level = find_layer(self.viewer, folder)
+        except NapariSamError as error:
+            self._on_failed(error)
+            return
+        self.go_on(folder, layer, image, level)
+
+    def go_on(self, folder: str | Path, layer: Any, image: ImageRef, level: int) -> None:
+        """Go on with a session on an image layer; what was begun on it now is left."""
+        if layer is not self.image or level != self.session.state.level:
+            axes = image.axes if image.axes in axes_choices(layer) else None
+            self.choose_image(layer, axes, image.channel, level)
+        volume = self.session.volume
+        if self.layers is None or volume is None or Path(folder) == self.session.folder:
+            return
+        self._reopening = True
+        self.layers.remove_labels()
+        self.session.reopen(folder, volume)
+
     def adopt(self, layer: Any) -> None:
         """Work with a Points, Shapes or Labels layer of the user's from now on.
 
@@ -154,7 +193,8 @@ class SegmentController:
             return
         if isinstance(layer, Labels):
             self.session.use_labels(self.layers.adopt_labels(layer, self.session.state.level))
-            layer.events.paint.connect(self._on_paint)
+            layer.events.paint.connect(self._on_paint_of_mine)
+            bind_undo(layer, self.session.undo, self.session.redo)
         elif isinstance(layer, Points):
             self.layers.adopt_points(layer)
             self._edit_soon()
@@ -258,6 +298,8 @@ class SegmentController:
         session.marks_changed.connect(self._on_marks)
         session.failed.connect(self._on_failed)
         session.saved.connect(self._on_saved)
+        session.reopened.connect(self._on_reopened)
+        session.image_changed.connect(self._on_image_changed)
         session.state.events.positive.connect(self._on_polarity)
 
     def _disconnect(self) -> None:
@@ -304,8 +346,9 @@ class SegmentController:
 
     def _on_labels(self, labels: LabelArray) -> None:
         if self.layers is not None and self.layers.labels is None:
-            layer = self.layers.show_labels(labels)
+            layer = self.layers.show_labels(labels, self.session.hand.editable())
             layer.events.paint.connect(self._on_paint)
+            bind_undo(layer, self.session.undo, self.session.redo)
 
     def _on_labels_changed(self, change: LabelChange) -> None:
         if self.layers is None or self.session.labels is None:
@@ -315,8 +358,21 @@ class SegmentController:
             self.layers.redraw_labels(change)
 
     def _on_paint(self, event: Any) -> None:
-        """Labels that the user paints belong to him."""
+        """Labels that the user paints belong to him; a stroke is one step."""
+        self.session.hand.finish()
         self.session.note_label(int(event.source.selected_label))
+
+    def _on_paint_of_mine(self, event: Any) -> None:
+        """Note a stroke in a layer that was not made here, whose data napari writes itself."""
+        session, layers = self.session, self.layers
+        if layers is None or session.labels is None or layers.labels is not event.source:
+            return
+        found = stroke(event.source, event.value, layers.frame.axes)
+        if found is not None:
+            before, after, corner = found
+            for delta in painted(before, after, session.labels, corner):
+                session.hand.note(session.labels, delta)
+        self._on_paint(event)
 
     def _on_marks(self) -> None:
         if self.layers is not None:
@@ -330,8 +386,27 @@ class SegmentController:
         if self.layers is not None:
             self.layers.set_polarity(positive)
 
+    def _on_reopened(self, recovered: Recovered) -> None:
+        self._reopening = False
+        if self.layers is None:
+            return
+        self.layers.make_preview(self.session.preview, self.session.state.level)
+        self.show_view()
+        for object_id in recovered.story.interrupted:
+            show_info(f"The propagation of object {object_id} was interrupted: press Propagate to finish it")
+
+    def _on_image_changed(self, planes: tuple[PlaneRef, ...]) -> None:
+        some = ", ".join(str(plane.index) for plane in planes[:3])
+        show_warning(
+            f"The image is not what it was when this session was begun: plane {some} differs. "
+            "Prompts and labels may not fit any more."
+        )
+
     def _on_failed(self, error: Exception) -> None:
         show_error(str(error) if isinstance(error, NapariSamError) else f"{type(error).__name__}: {error}")
+        if self._reopening:  # begin anew instead
+            self._reopening = False
+            self.choose_image(*self._chosen)
 
     def _on_saved(self, path: Path) -> None:
         show_info(f"Saved the labels to {path}")

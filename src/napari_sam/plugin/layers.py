@@ -90,10 +90,13 @@ class SessionLayers:
         layer.editable = False
         self.preview = self._add(layer, above=self.image)
 
-    def show_labels(self, labels: LabelArray) -> Labels:
-        """Show a label array on disk; its layer reads planes as they are looked at."""
+    def show_labels(self, labels: LabelArray, data: Any = None) -> Labels:
+        """Show a label array on disk; its layer reads planes as they are looked at.
+
+        `data` is what the layer reads and writes instead of the array, with the same shape.
+        """
         axes = "TZYX"[-labels.array.ndim :]
-        data = labels.array
+        data = labels.array if data is None else data
         if axes != self.frame.axes:
             shape = (1,) * (4 - len(axes)) + tuple(data.shape)
             data = AxisView(data, axes, self.frame.axes, self._shape(shape))
@@ -123,6 +126,11 @@ class SessionLayers:
         sizes = dict(zip(self.frame.axes, wanted, strict=True))
         shape = tuple(sizes.get(a, 1) for a in "TZYX")
         return LabelArray(AxisView(layer.data, self.frame.axes, "TZYX", shape), level)
+
+    def remove_labels(self) -> None:
+        """Take the labels layer out of the viewer, if it was made here."""
+        layer, self.labels = self.labels, None
+        self._remove(layer)
 
     def adopt_points(self, layer: Points) -> None:
         """Take prompts from this points layer from now on."""

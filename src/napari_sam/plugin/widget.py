@@ -29,11 +29,13 @@ from napari_sam.plugin.layers import COLOURS
 from napari_sam.plugin.models import model_details
 from napari_sam.plugin.objects import ObjectTable
 from napari_sam.plugin.parts import Form, allow, button, choice, dot, fill, quiet, row, scrolling, section
+from napari_sam.plugin.reopening import SessionOffer
 from napari_sam.plugin.space import axes_choices
 from napari_sam.plugin.strip import PlaneStrip
 from napari_sam.propagation.settings import Direction
 from napari_sam.session.doubt import describe, doubts
 from napari_sam.session.engine import Backend
+from napari_sam.session.recovery import SessionInfo
 from napari_sam.session.resolve import Blocked, ResolvedSession
 from napari_sam.session.state import OverlapPolicy
 
@@ -86,6 +88,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self._build()
         self._follow_layers()
         self.controller.refreshed.connect(self.refresh)
+        self.session.sessions_found.connect(self._offer)
+        self.session.reopened.connect(self._show_settings)
         self.destroyed.connect(self.controller.close)
         self._fill_images()
         if self.image_box.currentData() is None:
@@ -104,13 +108,18 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             "QLabel {border: 1px solid #4c9bd6; border-radius: 4px; padding: 5px; font-weight: 600;}"
         )
         layout.addWidget(self.status)
+        self.offer = SessionOffer(self._go_on)
+        layout.addWidget(self.offer)
         layout.addWidget(section("Image and model", self._image_form()))
         layout.addWidget(section("Object", *self._object_parts()))
         self.planes_section = section("Planes", *self._plane_parts(), *self._propagate_parts())
         layout.addWidget(self.planes_section)
         layout.addWidget(section("Objects", *self._list_parts()))
         layout.addWidget(self._progress_row())
-        layout.addWidget(self._save_button())
+        self.open_button = button(
+            "Open session …", "Go on with the work in a session folder.", self._open_session
+        )
+        layout.addWidget(row(self._save_button(), self.open_button))
         layout.addStretch(1)
 
     def _image_form(self) -> Form:
@@ -339,6 +348,38 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         )
         if chosen and self._may_write(Path(chosen)):
             self.controller.save(chosen, overwrite=Path(chosen).exists())
+
+    def _offer(self, infos: Any) -> None:
+        self.offer.show_sessions(infos)
+
+    def _go_on(self, info: SessionInfo) -> None:
+        if self.controller.image is not None:
+            self.controller.go_on(info.folder, self.controller.image, info.image, info.level)
+
+    def _open_session(self) -> None:
+        folder = QFileDialog.getExistingDirectory(
+            self, "Open a session", str(self.controller.sessions_folder)
+        )
+        if folder:
+            self.controller.open_session(folder)
+            self._fill_images()
+            self.offer.show_sessions(())
+
+    def _show_settings(self, recovered: Any = None) -> None:
+        """Show the settings of a session that was reopened."""
+        state = self.session.state
+        planes = state.first_plane, state.last_plane
+        self._fill_images()
+        self._fill_details()
+        fill(self.policy_box, POLICIES, state.policy)
+        fill(self.direction_box, DIRECTIONS, state.direction)
+        fill(self.model_box, [])  # filled again with what is used now
+        for box, value in zip((self.first_box, self.last_box), planes, strict=True):
+            if value is not None:
+                with quiet(box):
+                    box.setValue(value)
+        self._choose_range()
+        self.refresh()
 
     def _may_write(self, path: Path) -> bool:
         if not path.exists():

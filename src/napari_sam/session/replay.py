@@ -221,7 +221,8 @@ class _Player:
             return read_region(self._journal, self._moved[value["at"]])
         if "answer" in value:
             number, candidate = value["answer"]
-            return self._answer(number).candidates[candidate].region
+            answer: MaskPrediction = self._answer(number)
+            return answer.candidates[candidate].region
         return None
 
     def _compute(self, number: int) -> MaskPrediction:
