@@ -66,7 +66,8 @@ class FinetuneSettings:
     crops, objects : int
         Of each step; fewer when memory runs out.
     views : int
-        Most encoded crops ("decoder"); fewer where a fifth of the time or `memory` is used up before.
+        Most encoded crops ("decoder"); fewer where a fifth of the time or `memory` is used up before, or
+        where there are not as many in all steps.
     memory : int
         Most bytes of encoded crops.
     learning_rate : float
@@ -273,7 +274,10 @@ class _Run:
         yield self._event("end", {"start": self.first.get("figure", 0.0), "best": max(self.best, 0.0)})
 
     def _encode(self) -> Iterator[FinetuneEvent]:
-        while self.views is not None and len(self.views) < self.settings.views:
+        most = self.settings.views
+        if self.settings.max_steps:
+            most = min(most, self.settings.crops * self.settings.max_steps)
+        while self.views is not None and len(self.views) < most:
             late = not self.settings.max_steps and self.fraction > ENCODING_SHARE
             if len(self.views) and (late or self.views.is_full):
                 break
