@@ -6,7 +6,7 @@ import pytest
 from napari_sam.core.planes import Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import MaskCandidate, MaskPrediction
-from napari_sam.inference.answers import choose, outputs_for, stability_score, violations
+from napari_sam.inference.answers import choose, outputs_for, prompted_parts, stability_score, violations
 from napari_sam.inference.predict import refine
 
 SHAPE = (20, 20)
@@ -103,3 +103,37 @@ def test_stability():
     logits = np.array([[-3.0, -0.5, 0.5, 3.0]])
     assert stability_score(logits) == pytest.approx(1 / 3)
     assert stability_score(np.full((2, 2), -9.0)) == 0.0
+
+
+def in_parts():
+    """Three squares: (2..5, 2..5), (2..5, 12..15), and (10..13, 2..5) with a corner that touches nothing."""
+    mask = np.zeros((20, 20), bool)
+    for y, x in ((2, 2), (2, 12), (10, 2)):
+        mask[y : y + 4, x : x + 4] = True
+    return Region.from_mask(mask)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "kept"),
+    [
+        (PromptSet([(3, 3)]), [(2, 2)]),
+        (PromptSet([(3, 3), (11, 3)], [True, False]), [(2, 2)]),
+        (PromptSet([(3, 3), (3, 14)]), [(2, 2), (2, 12)]),
+        (PromptSet(box_yxyx=(1.5, 9.5, 8.5, 18.5)), [(2, 12)]),
+        (PromptSet(box_yxyx=(-0.5, -0.5, 11.5, 8.5)), [(2, 2)]),
+        (PromptSet(mask=np.arange(400).reshape(20, 20) < 60), [(2, 2), (2, 12)]),
+        (PromptSet([(18, 18)]), [(2, 2), (2, 12), (10, 2)]),
+    ],
+)
+def test_only_parts_that_prompts_point_at_are_kept(prompts, kept):
+    found = prompted_parts(in_parts(), prompts).mask
+    expected = np.zeros((20, 20), bool)
+    for y, x in kept:
+        expected[y : y + 4, x : x + 4] = True
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_mask_in_one_piece_or_empty_is_left_alone():
+    for mask in (np.zeros((5, 5), bool), np.eye(5, dtype=bool)[:1] * np.ones((5, 1), bool)):
+        region = Region.from_mask(mask)
+        assert prompted_parts(region, PromptSet([(4, 4)])) is region

@@ -9,6 +9,8 @@
   the fewest clicks is chosen, in the order single output, earlier answer, other outputs where they are
   equal. So an answer that loses clicks which the earlier one had right is not taken. Where the single
   output is no better and its own estimate has collapsed, the earlier answer stays too.
+* **Objects hang together** (models whose configuration says so): of a mask in several parts, those are kept
+  that hold a positive click, overlap the mask prompt, or lie in the box. Without any the mask stays whole.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
-from napari_sam.core.arrays import BoolArray, FloatArray
+from napari_sam.core.arrays import Array, BoolArray, FloatArray
 from napari_sam.core.planes import Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import MaskCandidate, MaskPrediction
@@ -85,6 +88,42 @@ def never_worse(
     order = [last, 0] if collapsed else [0, last]
     chosen = min([*order, *range(1, last)], key=wrong.__getitem__)
     return MaskPrediction(everything, chosen)
+
+
+def prompted_parts(region: Region, prompts: PromptSet) -> Region:
+    """The connected parts of a mask that its prompts point at; sides touch, corners do not."""
+    parts, count = ndimage.label(region.crop)
+    if count < 2:
+        return region
+    wanted = _parts_at(parts, region, prompts.points_yx[prompts.polarity])
+    if prompts.mask is not None:
+        wanted[np.unique(parts[prompts.mask[region.slices]])] = True
+    if prompts.box_yxyx is not None:
+        wanted |= _mostly_inside(parts, region, prompts.box_yxyx)
+    wanted[0] = False
+    if not wanted.any() or wanted[1:].all():
+        return region
+    mask = np.zeros(region.plane_shape, bool)
+    mask[region.slices] = wanted[parts]
+    return Region.from_mask(mask)
+
+
+def _parts_at(parts: Array, region: Region, points_yx: FloatArray) -> BoolArray:
+    """Which parts points lie on, (parts + 1,) bool."""
+    wanted = np.zeros(int(parts.max()) + 1, bool)
+    at = nearest_index(points_yx) - region.box_yxyx[:2]
+    inside = ((at >= 0) & (at < parts.shape)).all(axis=1)
+    wanted[parts[tuple(at[inside].T)]] = True
+    return wanted
+
+
+def _mostly_inside(parts: Array, region: Region, box_yxyx: FloatArray) -> BoolArray:
+    """Which parts have more than half of their pixels in a box, (parts + 1,) bool."""
+    rows, cols = (np.arange(start, stop) for start, stop in zip(region.box_yxyx[:2], region.box_yxyx[2:]))
+    y0, x0, y1, x1 = box_yxyx
+    inside = ((rows > y0) & (rows < y1))[:, None] & ((cols > x0) & (cols < x1))[None]
+    areas = np.bincount(parts.ravel())
+    return np.asarray(2 * np.bincount(parts[inside], minlength=len(areas)) > areas)
 
 
 def violations(region: Region, prompts: PromptSet) -> int:

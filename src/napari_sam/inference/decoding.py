@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from napari_sam.core.arrays import FloatArray
-from napari_sam.core.planes import BoxYXYX, Shape2D
+from napari_sam.core.planes import BoxYXYX, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding
 from napari_sam.errors import PromptError
-from napari_sam.inference.answers import SINGLE, choose, outputs_for, stability_score
+from napari_sam.inference.answers import SINGLE, choose, outputs_for, prompted_parts, stability_score
 from napari_sam.inference.decode import (
     MASK_LOGIT,
     Decoded,
@@ -138,10 +138,14 @@ class DecodingPlane:
         first = decoded.logits(output)
         iou = float(decoded.predicted_iou[output])
         if not self.is_tiled:
-            region = region_of(first.logits, first.box_yxyx, self.shape, first.cells_yx)
+            region = self._meant(region_of(first.logits, first.box_yxyx, self.shape, first.cells_yx), prompts)
             return MaskCandidate(region, iou, stability_score(first.logits), decoded.low_res_logits[output])
         joined = self._joined(first, prompts)
-        return MaskCandidate(self.grid.region(joined), iou, stability_score(joined), joined)
+        region = self._meant(self.grid.region(joined), prompts)
+        return MaskCandidate(region, iou, stability_score(joined), joined)
+
+    def _meant(self, region: Region, prompts: PromptSet) -> Region:
+        return prompted_parts(region, prompts) if self.config.connected else region
 
     def _joined(self, first: TileLogits, prompts: PromptSet) -> FloatArray:
         boxes = (first.box_yxyx,) if first.box_yxyx == overview(self.shape) else self.boxes
@@ -175,14 +179,14 @@ class DecodingPlane:
         if logits is None or not len(prompts.points_yx):
             return None
         if self.is_tiled:
-            return MaskCandidate(
-                self.grid.region(logits), stability_score(logits), stability_score(logits), logits
-            )
+            region, stability = self._meant(self.grid.region(logits), prompts), stability_score(logits)
+            return MaskCandidate(region, stability, stability, logits)
         (tile,) = self.tiles.values()
         cells = valid_cells(tile, self.config)
         valid = logits[: int(np.ceil(cells[0])), : int(np.ceil(cells[1]))]
         stability = stability_score(valid)
-        return MaskCandidate(region_of(valid, tile.box_yxyx, self.shape, cells), stability, stability, logits)
+        region = self._meant(region_of(valid, tile.box_yxyx, self.shape, cells), prompts)
+        return MaskCandidate(region, stability, stability, logits)
 
 
 def _known(logits: FloatArray) -> FloatArray:
