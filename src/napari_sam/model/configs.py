@@ -207,7 +207,13 @@ _ALL = (
     SamConfig("vit_h", 1024, ViTConfig(1280, 32, 16, (7, 15, 23, 31))),
     SamConfig("vit_t", 1024, TinyViTConfig()),
     SamConfig(
-        "micro", 512, PyramidConfig(), PromptEncoderConfig(pe_scale=3.0, box_middle=True), _MICRO_DECODER, 128
+        "micro",
+        512,
+        PyramidConfig(),
+        PromptEncoderConfig(pe_scale=3.0, box_middle=True),
+        _MICRO_DECODER,
+        128,
+        connected=True,
     ),
     SamConfig("vit_test", 64, ViTConfig(32, 2, 2, (1,), window=3), _TEST_PROMPT, _TEST_DECODER, 32),
     SamConfig(
