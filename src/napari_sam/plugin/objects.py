@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QItemSelectionModel, QPoint, Qt, Signal
@@ -140,10 +141,10 @@ class ObjectTable(QTableView):  # type: ignore[misc]
         actions: list[tuple[str, Callable[[], Any]]] = [
             (
                 "Mark as not reviewed" if reviewed else "Mark as reviewed",
-                lambda: [editing.mark_reviewed(r.object_id, not reviewed) for r in found],
+                lambda: _each(ids, partial(editing.mark_reviewed, reviewed=not reviewed)),
             ),
             (f"Propagate {count}", lambda: session.propagate_objects(ids)),
-            (f"Refine {count} with the model", lambda: [editing.refine(i) for i in ids]),
+            (f"Refine {count} with the model", lambda: _each(ids, editing.refine)),
         ]
         if len(found) > 1:
             actions.append((f"Merge into object {ids[0]}", lambda: editing.merge(ids[0], ids[1:])))
@@ -166,3 +167,8 @@ class ObjectTable(QTableView):  # type: ignore[misc]
         chosen = QColorDialog.getColor(parent=self)
         if chosen.isValid():
             self.controller.session.editing.colour(object_id, chosen.getRgbF()[:3])
+
+
+def _each(object_ids: Iterable[int], do: Callable[[int], None]) -> None:
+    for object_id in object_ids:
+        do(object_id)

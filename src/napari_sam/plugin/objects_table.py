@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, Signal
+from qtpy.QtCore import QAbstractTableModel, Qt, Signal
 from qtpy.QtGui import QBrush, QColor, QFont
 
 from napari_sam.plugin.strip import doubt_colour
 from napari_sam.session.doubt import DOUBTFUL, describe
 from napari_sam.session.objects import ObjectRecord
 
-Index = QModelIndex | QPersistentModelIndex
+Index: TypeAlias = Any
+"""Qt's QModelIndex or QPersistentModelIndex."""
 
 COLUMNS = ("id", "name", "class", "", "planes", "prompts", "IoU", "doubt", "state")
 ID, NAME, CLASS, COLOUR, PLANES, PROMPTS, IOU, DOUBT, STATE = range(len(COLUMNS))
