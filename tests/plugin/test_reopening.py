@@ -107,6 +107,7 @@ def test_strokes_in_a_layer_of_mine_are_steps(segment, wait):
     wait(widget)
     mine.brush_size = 5
     mine.paint((3, 10, 10), 2)
+    wait(widget)
     mine.paint((3, 11, 11), 3)
     painted = data.copy()
     assert painted.any()

@@ -2,8 +2,12 @@
 
 import numpy as np
 
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.results import LabelEdit
 from napari_sam.session.history import History, MarksChange, Step
 from napari_sam.session.marks import Marks
+from napari_sam.testing.phantoms import ball_volume
+from napari_sam.testing.sessions import Desk, Script
 
 
 def step(number, points=1):
@@ -46,3 +50,51 @@ def test_the_number_of_steps_is_bounded():
     for number in range(300):
         history.push(step(number))
     assert len(history) == 100
+
+
+def test_a_hundred_mixed_steps_are_undone_and_redone_bit_by_bit(tmp_path):
+    centres = [(3, 14, 14), (4, 30, 34)]
+    desk = Desk(tmp_path / "session")
+    desk.open(ball_volume((8, 44, 48), centres, 6.0).image)
+    script, session = Script(desk, centres, 11), desk.session
+    actions = [script._click, script._keep, script._propagate, script._paint, script._delete]
+    rng = np.random.default_rng(5)
+
+    def state():
+        found = desk.state()
+        return found["planes"], found["marks"]
+
+    states = [state()]
+    while len(session.history) < 110:
+        session.state.object_id = int(rng.integers(1, 4))
+        before = len(session.history)
+        actions[rng.choice(5, p=[0.35, 0.25, 0.12, 0.2, 0.08])]()
+        desk.settle()
+        assert len(session.history) - before in (0, 1)
+        if len(session.history) > before:
+            states.append(state())
+    titles = {step.title for step in session.history._done}
+    assert titles == {"prompt", "keep", "propagation", "edit by hand", "delete"}
+    for expected in states[-2::-1]:
+        session.undo()
+        desk.settle()
+        assert state() == expected
+    assert session.history.next_undo is None
+    for expected in states[1:]:
+        session.redo()
+        desk.settle()
+        assert state() == expected
+    assert session.close(timeout=30)
+
+
+def test_a_step_weighs_little_however_large_the_object_is(tmp_path):
+    desk = Desk(tmp_path / "session")
+    desk.open(np.zeros((40, 600, 600), np.uint8))
+    region = Region.from_mask(np.random.default_rng(0).random((600, 600)) > 0.5)
+    desk.session.writer.write("keep", [LabelEdit(PlaneRef(0, z), region, 1) for z in range(40)])
+    desk.settle()
+    assert desk.session.history.next_undo.nbytes < 40 * 200
+    desk.session.undo()
+    desk.settle()
+    assert not desk.labels.any()
+    assert desk.session.close(timeout=30)

@@ -17,10 +17,11 @@ import pytest
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import SessionError, SessionWarning
+from napari_sam.session.finding import find_sessions, session_info
 from napari_sam.session.image import ImageRef
 from napari_sam.session.labels import LabelArray, LabelDelta, impose
 from napari_sam.session.marks import Marks
-from napari_sam.session.recovery import find_sessions, recover, session_info
+from napari_sam.session.recovery import recover
 from napari_sam.session.restoring import restore_writes
 from napari_sam.session.state import OverlapPolicy
 from napari_sam.testing.fakes import ArrayVolume

@@ -35,7 +35,7 @@ def replay(
     Example:  napari-sam replay nuclei-session --output replayed
     """
     from napari_sam.session.engine import SamBackend
-    from napari_sam.session.recovery import read_beginning
+    from napari_sam.session.finding import read_beginning
     from napari_sam.session.replay import replay as replay_session
 
     folder = session.expanduser().absolute()

@@ -20,7 +20,7 @@ def show(
 ) -> None:
     """List sessions, the latest first: when, how much, on which image, and where."""
     from napari_sam.embedding import cache_dir
-    from napari_sam.session.recovery import list_sessions, session_info
+    from napari_sam.session.finding import list_sessions, session_info
 
     place = root or cache_dir() / "sessions"
     empty = 0

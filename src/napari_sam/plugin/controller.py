@@ -358,21 +358,29 @@ class SegmentController:
             self.layers.redraw_labels(change)
 
     def _on_paint(self, event: Any) -> None:
-        """Labels that the user paints belong to him; a stroke is one step."""
-        self.session.hand.finish()
+        """Labels that the user paints belong to him; a stroke is one step.
+
+        napari tells of a stroke after it was drawn with the mouse, but before it is written when it was not, so it is
+        looked at in the next turn of the event loop.
+        """
         self.session.note_label(int(event.source.selected_label))
+        self._dispatch(self.session.hand.finish)
 
     def _on_paint_of_mine(self, event: Any) -> None:
         """Note a stroke in a layer that was not made here, whose data napari writes itself."""
+        layer, atoms = event.source, tuple(event.value)
+        self._dispatch(lambda: self._take_stroke(layer, atoms))
+        self._on_paint(event)
+
+    def _take_stroke(self, layer: Any, atoms: tuple[Any, ...]) -> None:
         session, layers = self.session, self.layers
-        if layers is None or session.labels is None or layers.labels is not event.source:
+        if layers is None or session.labels is None or layers.labels is not layer:
             return
-        found = stroke(event.source, event.value, layers.frame.axes)
+        found = stroke(layer, atoms, layers.frame.axes)
         if found is not None:
             before, after, corner = found
             for delta in painted(before, after, session.labels, corner):
                 session.hand.note(session.labels, delta)
-        self._on_paint(event)
 
     def _on_marks(self) -> None:
         if self.layers is not None:

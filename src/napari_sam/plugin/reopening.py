@@ -12,8 +12,8 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_sam.errors import SessionError
 from napari_sam.plugin.parts import button, row
+from napari_sam.session.finding import SessionInfo, read_beginning
 from napari_sam.session.image import ImageRef
-from napari_sam.session.recovery import SessionInfo, read_beginning
 
 
 class SessionOffer(QWidget):  # type: ignore[misc]

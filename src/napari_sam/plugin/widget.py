@@ -35,7 +35,7 @@ from napari_sam.plugin.strip import PlaneStrip
 from napari_sam.propagation.settings import Direction
 from napari_sam.session.doubt import describe, doubts
 from napari_sam.session.engine import Backend
-from napari_sam.session.recovery import SessionInfo
+from napari_sam.session.finding import SessionInfo
 from napari_sam.session.resolve import Blocked, ResolvedSession
 from napari_sam.session.state import OverlapPolicy
 

@@ -23,6 +23,7 @@ from napari_sam.propagation.engine import Steps, propagate_objects
 from napari_sam.session import recovery
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
+from napari_sam.session.finding import find_sessions
 from napari_sam.session.image import WatchedVolume, changed_planes
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import (
@@ -292,7 +293,7 @@ class Engine:
 
     @job.register
     def _(self, request: ask.FindSessions) -> Job:
-        yield recovery.find_sessions(request.root, request.image)
+        yield find_sessions(request.root, request.image)
 
     @job.register
     def _(self, request: ask.CheckImage) -> Job:

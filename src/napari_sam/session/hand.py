@@ -9,9 +9,8 @@ import numpy as np
 
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef
-from napari_sam.session.history import LabelWrite, RecordChange, Writing
+from napari_sam.session.history import LabelWrite, RecordChange, Writing, encode_changes
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta
-from napari_sam.session.writer import encode_changes
 
 if TYPE_CHECKING:
     from napari_sam.session.session import Session

@@ -7,11 +7,12 @@ the journal each change is kept. So memory does not grow with the size of object
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from napari_sam.core.planes import PlaneRef
+from napari_sam.session.codec import encode
 from napari_sam.session.marks import Marks
 
 NOWHERE = -1
@@ -253,3 +254,13 @@ class History:
     def __len__(self) -> int:
         """Steps that can be undone."""
         return len(self._done)
+
+
+def encode_changes(changes: Sequence[Change]) -> list[dict[str, Any]]:
+    """Changes for the journal; what was before is known from there."""
+    return [
+        {"object": c.object_id, "marks": c.after.to_json()}
+        if isinstance(c, MarksChange)
+        else {"object": c.object_id, "fields": {k: encode(v) for k, v in c.after.items()}}
+        for c in changes
+    ]

@@ -8,17 +8,13 @@ label array, so the last ones are made again, and work that was ordered is finis
 from __future__ import annotations
 
 import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from napari_sam.core.planes import PlaneRef, Region
-from napari_sam.errors import NapariSamError, SessionError, SessionWarning
+from napari_sam.errors import SessionError
 from napari_sam.io.labels import open_labels
 from napari_sam.session.codec import decode, unpack_region
 from napari_sam.session.history import (
@@ -30,9 +26,10 @@ from napari_sam.session.history import (
     RecordChange,
     Step,
     Writing,
+    encode_changes,
 )
 from napari_sam.session.image import ImageRef
-from napari_sam.session.journal import FILE_NAME, Journal, Record, read_journal
+from napari_sam.session.journal import FILE_NAME, Journal, Record
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta, apply_edit, impose, restore
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
@@ -41,10 +38,6 @@ LABELS = "labels.zarr"
 """Name of the label array in a session folder."""
 MADE_AGAIN = 256
 """So many of the last changes of labels are made again; one thread makes them, so more than one is generous."""
-N_FIRST = 16
-"""So many records say what a session is about."""
-MOST_FOLDERS = 500
-"""So many of the latest session folders are looked at."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,6 +164,8 @@ class Story:
 
     def _on_setting(self, at: int, record: Record) -> None:
         self.settings[record["name"]] = decode(record["value"])
+        if record["name"] == "object_id":
+            self._object(self.settings["object_id"])
 
     def _on_model(self, at: int, record: Record) -> None:
         self.models.append(decode(record["spec"]))
@@ -346,7 +341,8 @@ def mend_labels(labels: LabelArray, story: Story) -> None:
             _finish_writing(labels, number, job, story)
         elif job.request is not None:
             story.interrupted.append(job.request.get("object_id", job.writing.object_id))
-        at = journal.append("end", job=number, how="interrupted")
+        changes = encode_changes(_corrections(job, story, journal))
+        at = journal.append("end", job=number, how="interrupted", changes=changes)
         story.take(at, journal.read(at))
 
 
@@ -384,6 +380,19 @@ def _finish_restoring(labels: LabelArray, number: int, job: OpenJob) -> None:
         restore(labels, delta, forward=job.forward, note=Kept(labels.journal, number))
 
 
+def _corrections(job: OpenJob, story: Story, journal: Journal) -> list[RecordChange]:
+    """Planes that an unfinished stroke by hand made the user's own."""
+    touched: dict[int, set[PlaneRef]] = {}
+    for write in job.writing.writes if job.step is None and job.request is None else ():
+        _, before, after = LabelDelta.from_json(journal.read(write.at)).unpacked()
+        for object_id in {*before.tolist(), *after.tolist()} & story.objects.keys():
+            touched.setdefault(object_id, set()).add(write.plane)
+    return [
+        RecordChange(i, {}, {"corrected": tuple(sorted({*story.objects[i].corrected, *planes}))})
+        for i, planes in sorted(touched.items())
+    ]
+
+
 def _finish_writing(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None:
     request = decode_request(job.request, labels.journal)
     for edit in request["edits"][len(job.writing.writes) :]:
@@ -408,84 +417,3 @@ def _look_at_painted(story: Story, labels: LabelArray | None) -> None:
             height, width = labels.array.shape[-2:]
             region = Region.from_mask(labels.read(plane, (0, 0, height, width)) == record.object_id)
             record.set_written(plane, region if region.area else None)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """A session folder, for a list.
-
-    Parameters
-    ----------
-    folder : Path
-        Where it is.
-    image : ImageRef
-        What it is about.
-    level : int
-        Multiscale level that is segmented.
-    n_objects, n_steps : int
-        Objects with labels; things done.
-    modified : datetime
-        When something was done last.
-    """
-
-    folder: Path
-    image: ImageRef
-    level: int
-    n_objects: int
-    n_steps: int
-    modified: datetime
-
-
-def read_beginning(folder: Path) -> Story:
-    """What the first records of a session say: image and settings; nothing if there is no such session."""
-    story = Story(folder)
-    with suppress(NapariSamError):
-        for at, record in islice(read_journal(folder / FILE_NAME), N_FIRST):
-            story.take(at, record)
-    return story
-
-
-def session_info(folder: str | Path) -> SessionInfo:
-    """Read what a session is about without opening it.
-
-    Raises
-    ------
-    SessionError
-        There is none, or it is damaged in the middle.
-    """
-    story = Story(Path(folder))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SessionWarning)
-        for at, record in read_journal(story.folder / FILE_NAME):
-            story.take(at, record)
-    if story.image is None:
-        raise SessionError(f"the session {folder} ended before an image was opened; there is nothing in it")
-    n_objects = len({object_id for object_id, _ in story.places})
-    level = story.settings.get("level", 0)
-    modified = datetime.fromisoformat(story.ended)
-    return SessionInfo(story.folder, story.image, level, n_objects, story.n_steps, modified)
-
-
-def list_sessions(root: Path) -> Iterator[Path]:
-    """Session folders in a folder, those first whose name sorts last (names begin with the time)."""
-    if root.is_dir():
-        found = (path for path in root.iterdir() if (path / FILE_NAME).is_file())
-        yield from islice(sorted(found, reverse=True), MOST_FOLDERS)
-
-
-def find_sessions(root: Path, image: ImageRef, at_most: int = 5) -> tuple[SessionInfo, ...]:
-    """Sessions on an image in which something was done and that are not open, the latest first."""
-    infos = []
-    for folder in list_sessions(root):
-        known = read_beginning(folder).image
-        if known is None or not known.is_same_as(image) or Journal.is_open(folder):
-            continue
-        try:
-            info = session_info(folder)
-        except NapariSamError:
-            continue
-        if info.n_steps:
-            infos.append(info)
-        if len(infos) == at_most:
-            break
-    return tuple(sorted(infos, key=lambda info: info.modified, reverse=True))

@@ -222,7 +222,7 @@ class _Player:
         if "answer" in value:
             number, candidate = value["answer"]
             answer: MaskPrediction = self._answer(number)
-            return answer.candidates[candidate].region
+            return answer.candidates[int(candidate)].region
         return None
 
     def _compute(self, number: int) -> MaskPrediction:

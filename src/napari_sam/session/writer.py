@@ -10,7 +10,15 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
-from napari_sam.session.history import NOWHERE, Change, LabelWrite, MarksChange, Step, Writing
+from napari_sam.session.history import (
+    NOWHERE,
+    Change,
+    LabelWrite,
+    MarksChange,
+    Step,
+    Writing,
+    encode_changes,
+)
 from napari_sam.session.objects import ObjectRecord, PlaneScore
 
 if TYPE_CHECKING:
@@ -217,13 +225,3 @@ def _score(record: ObjectRecord, written: Written) -> PlaneScore | None:
     prediction = record.predictions.get(written.edit.plane)
     is_answer = prediction is not None and prediction.region is written.edit.region
     return PlaneScore.of_prediction(prediction) if prediction is not None and is_answer else None
-
-
-def encode_changes(changes: Sequence[Change]) -> list[dict[str, Any]]:
-    """Changes for the journal; what was before is known from there."""
-    return [
-        {"object": c.object_id, "marks": c.after.to_json()}
-        if isinstance(c, MarksChange)
-        else {"object": c.object_id, "fields": {k: encode(v) for k, v in c.after.items()}}
-        for c in changes
-    ]
