@@ -73,6 +73,13 @@ def test_a_further_click_feeds_the_earlier_answer_back(desk):
     assert asked[2].low_res_logits is None
 
 
+def test_the_answer_that_the_model_chose_is_shown(desk):
+    predict = desk.backend.predictor.predict
+    desk.backend.predictor.predict = lambda e, prompts: predict(e, prompts).cycled(2)
+    click(desk)
+    assert desk.session.shown_prediction.chosen == 2
+
+
 def test_the_answers_can_be_cycled(desk):
     click(desk)
     areas = []

@@ -386,10 +386,11 @@ def _write(
     return Written(edit, kept.at, change, step)
 
 
-def choose(prediction: MaskPrediction, chosen: int) -> MaskPrediction:
-    """The same answers, with this one chosen if there are so many."""
-    there = chosen < len(prediction.candidates)
-    return prediction.cycled(chosen - prediction.chosen) if there else prediction
+def choose(prediction: MaskPrediction, chosen: int | None) -> MaskPrediction:
+    """The same answers, with this one chosen if there are so many; the model's choice for None."""
+    if chosen is None or chosen >= len(prediction.candidates):
+        return prediction
+    return prediction.cycled(chosen - prediction.chosen)
 
 
 def _propagation(request: ask.Propagate, predictor: Predictor, encoder: CachingEncoder) -> Steps:

@@ -50,21 +50,21 @@ class Asked:
         Of the answer.
     questions : tuple of Marks
         In order; each answer was handed in with the next question.
-    choices : tuple of int
-        Which mask of each answer was chosen.
+    choices : tuple of (int or None)
+        Which mask of each answer was chosen; None for the one that the model chose.
     """
 
     number: int
     questions: tuple[Marks, ...]
-    choices: tuple[int, ...]
+    choices: tuple[int | None, ...]
 
     @property
-    def chain(self) -> tuple[tuple[Marks, int], ...]:
+    def chain(self) -> tuple[tuple[Marks, int | None], ...]:
         """The questions before the last one, with their choices."""
         return tuple(zip(self.questions[:-1], self.choices[:-1]))
 
     @property
-    def chosen(self) -> int:
+    def chosen(self) -> int | None:
         """Which mask of the last answer was chosen."""
         return self.choices[-1]
 
@@ -133,7 +133,7 @@ class Story:
 
     def _chain(self, number: int) -> Asked:
         questions: list[Marks] = []
-        choices: list[int] = [self.answers[number].get("chosen", 0)]
+        choices: list[int | None] = [self.answers[number].get("chosen")]
         link: int | None = number
         while link is not None:
             answer = self.answers[link]

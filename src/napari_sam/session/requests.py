@@ -134,8 +134,8 @@ class Predict(Request):
         Number of the earlier answer, and which of its masks was chosen.
     chain : tuple of (Marks, int)
         Earlier questions and choices, to be asked again first because their answers are not there any more.
-    chosen : int
-        Which of the masks the user had chosen.
+    chosen : int, optional
+        Which of the masks the user had chosen; None leaves it to the model.
     is_known : bool
         Whether the journal has this answer from an earlier run.
     """
@@ -146,8 +146,8 @@ class Predict(Request):
     earlier: MaskPrediction | None = None
     number: int = 0
     follows: tuple[int, int] | None = None
-    chain: tuple[tuple[Marks, int], ...] = ()
-    chosen: int = 0
+    chain: tuple[tuple[Marks, int | None], ...] = ()
+    chosen: int | None = None
     is_known: bool = False
     priority: ClassVar[Priority] = Priority.DECODE
     title: ClassVar[str] = "Predicting"
