@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_sam.plugin.controller import SegmentController
 
 ROW_HEIGHT = 20
-WIDTHS = {ID: 34, NAME: 70, CLASS: 60, COLOUR: 18, PLANES: 58, PROMPTS: 30, IOU: 38, DOUBT: 42}
+WIDTHS = {ID: 26, NAME: 54, CLASS: 44, COLOUR: 16, PLANES: 46, PROMPTS: 22, IOU: 34, DOUBT: 40}
 
 
 class ObjectTable(QTableView):  # type: ignore[misc]

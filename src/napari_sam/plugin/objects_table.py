@@ -15,7 +15,7 @@ from napari_sam.session.objects import ObjectRecord
 Index: TypeAlias = Any
 """Qt's QModelIndex or QPersistentModelIndex."""
 
-COLUMNS = ("id", "name", "class", "", "planes", "prompts", "IoU", "doubt", "state")
+COLUMNS = ("id", "name", "class", "", "planes", "#", "IoU", "doubt", "state")
 ID, NAME, CLASS, COLOUR, PLANES, PROMPTS, IOU, DOUBT, STATE = range(len(COLUMNS))
 EDITABLE = {NAME: "name", CLASS: "class_name"}
 TIPS = {
