@@ -137,3 +137,10 @@ def test_a_mask_in_one_piece_or_empty_is_left_alone():
     for mask in (np.zeros((5, 5), bool), np.eye(5, dtype=bool)[:1] * np.ones((5, 1), bool)):
         region = Region.from_mask(mask)
         assert prompted_parts(region, PromptSet([(4, 4)])) is region
+
+
+def test_the_answer_to_a_box_alone_ends_near_it():
+    region = Region.from_mask(np.ones((40, 40), bool))
+    found = prompted_parts(region, PromptSet(box_yxyx=(9.5, -0.5, 29.5, 19.5)))
+    assert found.box_yxyx == (9, 0, 31, 21)
+    assert prompted_parts(region, PromptSet([(12, 3)], box_yxyx=(9.5, -0.5, 29.5, 19.5))) is region

@@ -11,6 +11,7 @@
   output is no better and its own estimate has collapsed, the earlier answer stays too.
 * **Objects hang together** (models whose configuration says so): of a mask in several parts, those are kept
   that hold a positive click, overlap the mask prompt, or lie in the box. Without any the mask stays whole.
+  The answer to a box alone ends a little outside it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ MULTIMASK = (1, 2, 3)
 STABILITY_OFFSET = 1.0
 COLLAPSED = 0.25
 """A predicted IoU below this is no answer at all."""
+BOX_MARGIN = 0.05
+"""So far outside a box, as a share of its sides, its object may reach: users draw boxes by hand."""
 
 
 def outputs_for(prompts: PromptSet) -> tuple[int, ...]:
@@ -92,6 +95,13 @@ def never_worse(
 
 def prompted_parts(region: Region, prompts: PromptSet) -> Region:
     """The connected parts of a mask that its prompts point at; sides touch, corners do not."""
+    kept = _pointed_at(region, prompts)
+    if prompts.box_yxyx is None or len(prompts.points_yx) or prompts.mask is not None:
+        return kept
+    return _clipped(kept, prompts.box_yxyx)
+
+
+def _pointed_at(region: Region, prompts: PromptSet) -> Region:
     parts, count = ndimage.label(region.crop)
     if count < 2:
         return region
@@ -105,6 +115,17 @@ def prompted_parts(region: Region, prompts: PromptSet) -> Region:
         return region
     mask = np.zeros(region.plane_shape, bool)
     mask[region.slices] = wanted[parts]
+    return Region.from_mask(mask)
+
+
+def _clipped(region: Region, box_yxyx: FloatArray) -> Region:
+    """What lies in a box, or close to it."""
+    margin = BOX_MARGIN * (box_yxyx[2:] - box_yxyx[:2])
+    low = np.maximum(nearest_index(box_yxyx[:2] - margin + 0.5), 0)
+    high = np.maximum(nearest_index(box_yxyx[2:] + margin + 0.5), low)
+    mask = np.zeros(region.plane_shape, bool)
+    inside = slice(low[0], high[0]), slice(low[1], high[1])
+    mask[inside] = region.mask[inside]
     return Region.from_mask(mask)
 
 
