@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from napari_sam.core.planes import PlaneRef
+from napari_sam.errors import SessionWarning
 from napari_sam.session import engine, orders, recovery
 from napari_sam.session.labels import LabelArray, LabelDelta, impose
 from napari_sam.session.marks import Marks
@@ -239,7 +240,7 @@ class SessionMachine(RuleBasedStateMachine):
         self.session.journal.close()
         with path.open("ab") as file:
             file.write(b'deadbeef {"n":99999,"time":"2026-01-01T00:00:00","event":"step"}'[:cut])
-        with pytest.warns(recovery.SessionWarning) if cut else nothing():
+        with pytest.warns(SessionWarning) if cut else nothing():
             self._reopen()
 
     # Dying and coming back
