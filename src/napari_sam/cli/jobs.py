@@ -108,10 +108,6 @@ class Journey:
     seeds: Mapping[int, Mapping[int, PromptSet]]
     settings: PropagationSettings
 
-    def split(self) -> list[Journey]:
-        """One journey an object."""
-        return [Journey(self.first, {key: planes}, self.settings) for key, planes in self.seeds.items()]
-
 
 def travel(job: Job, journey: Journey) -> Iterator[PropagationStep]:
     """Carry the objects of a journey, all together."""

@@ -102,7 +102,8 @@ def _steps(job: Job, asked: PromptFile, propagate: bool, scheduler: str | None) 
         journey = Journey(asked.planes[0].at(0), asked.seeds, asked.settings)
         if not scheduler:
             return travel(job, journey)
-        lists = map_on_cluster(scheduler, partial(travelled, job), journey.split())
+        # together on one worker, since objects that meet share planes out; `embed` spreads the planes
+        lists = map_on_cluster(scheduler, partial(travelled, job), [journey])
     else:
         work = [(plane, asked.in_plane(plane.index)) for plane in asked.planes]
         function = partial(segment_plane, job)
