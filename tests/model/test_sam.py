@@ -84,8 +84,8 @@ def test_one_embedding_serves_a_batch_of_prompts(drawn, small_config):
             for i in range(3)
         ]
     for i in (0, 1):
-        torch.testing.assert_close(shared[i], repeated[i], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(shared[i], torch.cat([one[i] for one in single]), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(shared[i], repeated[i], atol=3e-5, rtol=1e-5)
+        torch.testing.assert_close(shared[i], torch.cat([one[i] for one in single]), atol=3e-5, rtol=1e-5)
 
 
 def test_shared_embedding_without_masks_equals_repeated(drawn, small_config):
@@ -95,7 +95,7 @@ def test_shared_embedding_without_masks_equals_repeated(drawn, small_config):
         embedding = sam.encode(image_for(small_config))
         shared = sam.decode(embedding, **prompts)
         repeated = sam.decode(embedding.repeat(3, 1, 1, 1), **prompts)
-    torch.testing.assert_close(shared[0], repeated[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shared[0], repeated[0], atol=3e-5, rtol=1e-5)
 
 
 def test_each_prompt_may_have_its_own_embedding(drawn):
@@ -105,7 +105,7 @@ def test_each_prompt_may_have_its_own_embedding(drawn):
         embeddings = sam.encode(image_for(config, 2))
         both, _ = sam.decode(embeddings, **prompts)
         second, _ = sam.decode(embeddings[1:], **{key: value[1:] for key, value in prompts.items()})
-    torch.testing.assert_close(both[1:], second, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(both[1:], second, atol=3e-5, rtol=1e-5)
     assert not torch.allclose(both[0], both[1], atol=1e-2)
 
 
