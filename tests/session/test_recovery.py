@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +228,8 @@ def test_nothing_confirmed_is_lost_whenever_the_program_is_killed(tmp_path):
         pid, begin = int(process.stdout.readline()), time.monotonic()
         if number >= 0:  # the first one is left to end, which says how long it takes
             time.sleep(chance.random() * longest)
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have ended by then
+                os.kill(pid, signal.SIGKILL)
         lines = list(iter(process.stdout.readline, "dead\n"))
         longest = longest or time.monotonic() - begin
         confirmed = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
@@ -236,9 +238,7 @@ def test_nothing_confirmed_is_lost_whenever_the_program_is_killed(tmp_path):
         if confirmed:
             n = len(confirmed) - 1
             check_recovered(folder, expected[n], expected[min(n + 1, len(expected) - 1)])
-    process.stdin.close()
-    process.stdout.close()
-    process.wait()
+    process.communicate()
     assert len(survived) > min(5, n_kills // 2)
 
 
