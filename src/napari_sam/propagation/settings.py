@@ -61,7 +61,7 @@ class Between(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PropagationSettings:
-    """Everything propagation can be told. The defaults were measured, see ``docs/propagation.md``.
+    """Everything propagation can be told. ``docs/propagation.md`` says which defaults were measured.
 
     Parameters
     ----------
