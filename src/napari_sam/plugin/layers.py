@@ -192,7 +192,8 @@ class SessionLayers:
     def write_marks(self, marks: Marks, others: FloatArray) -> None:
         """Make the prompt layers hold these marks; `others` (ndim,) fills axes that marks lack."""
         with self._silence():
-            if self.points is not None:
+            # napari takes tens of milliseconds to take new data in, also where there is nothing new
+            if self.points is not None and (len(self.points.data) or len(marks.points)):
                 self.points.selected_data = set()
                 data = self._to_layer(self.points, self.frame.from_tzyx(marks.points, others))
                 self.points.data = data
@@ -200,7 +201,7 @@ class SessionLayers:
                 self.points.features = {POLARITY: np.array(names, object)}
                 if names:
                     self.points.face_color = [COLOURS[name] for name in names]
-            if self.shapes is not None:
+            if self.shapes is not None and (len(self.shapes.data) or marks.shapes):
                 self._write_shapes(self.shapes, marks, others)
 
     def set_polarity(self, positive: bool) -> None:
