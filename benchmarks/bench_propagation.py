@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_sam.cli.volumes import VolumeTrial, measured_labels, open_pair, volume_name
+from napari_sam.cli.volumes import VolumeTrial, measured_labels, open_pair
 from napari_sam.inference.predictor import load_model
 from napari_sam.propagation import Carry, Fusion, PropagationSettings, propagate_objects
+from napari_sam.training.evaluate import volume_name
 from napari_sam.training.packed import find_pairs
 
 MASK, BOX, POINT, POINTS = Carry.MASK, Carry.BOX, Carry.POINT, Carry.POINTS

@@ -179,7 +179,8 @@ def test_files_are_closed(tmp_path, recwarn):
     gc.collect()
     after = set(os.listdir("/proc/self/fd")) if before else set()
     assert len(after) <= len(before)
-    assert not [w for w in recwarn if issubclass(w.category, ResourceWarning)]
+    # only of this file: the collector may meet here what earlier tests left
+    assert not [w for w in recwarn if issubclass(w.category, ResourceWarning) and "a.tif" in str(w.message)]
 
 
 @pytest.mark.parametrize(

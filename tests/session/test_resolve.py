@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from napari_sam.core.planes import PlaneRef
-from napari_sam.propagation.settings import Direction
 from napari_sam.session.marks import Marks
-from napari_sam.session.resolve import Blocked, Snapshot, planes_around, resolve, stale_planes
+from napari_sam.session.resolve import Blocked, Snapshot, planes_around, resolve
 from napari_sam.session.state import SessionState
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume
 
@@ -84,14 +83,3 @@ def test_a_single_plane_has_nothing_to_propagate_to():
 def test_neighbours_come_nearest_first():
     assert [p.index for p in planes_around(PlaneRef(0, 1), 5, 2)] == [1, 0, 2, 3]
     assert [p.index for p in planes_around(PlaneRef(0, 4), 5, None)] == [4, 3, 2, 1, 0]
-
-
-@pytest.mark.parametrize(
-    ("direction", "expected"),
-    [(Direction.BOTH, [2, 4, 6]), (Direction.FORWARD, [4, 6]), (Direction.BACKWARD, [2, 4])],
-)
-def test_only_planes_that_a_run_would_visit_are_stale(direction, expected):
-    state = SessionState(direction=direction, last_plane=7)
-    resolved = resolve(state, VOLUME, at((4, 5, 5)))
-    written = [PlaneRef(0, i) for i in (2, 4, 6, 8)] + [PlaneRef(1, 4)]
-    assert [p.index for p in stale_planes(state, resolved, written)] == expected

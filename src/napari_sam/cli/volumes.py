@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import Predictor
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.propagation import PropagationSettings, propagate_objects
+from napari_sam.training.evaluate import Pair, volume_name
 from napari_sam.training.protocol import first_click, iou, next_click
 
 MIN_PLANES, MIN_AREA = 3, 30
@@ -123,7 +123,7 @@ def _corrected(before: PromptSet | None, answer: Any, yx: tuple[int, int], posit
 
 
 def evaluate_volumes(
-    pairs: Sequence[tuple[Path, Path]],
+    pairs: Sequence[Pair],
     predictor: Predictor,
     settings: PropagationSettings | None = None,
     most: int = 0,
@@ -149,15 +149,10 @@ def evaluate_volumes(
     ]
 
 
-def open_pair(pair: tuple[Path, Path], predictor: Predictor) -> tuple[CachedEncoder, Predictor, Any]:
+def open_pair(pair: Pair, predictor: Predictor) -> tuple[CachedEncoder, Predictor, Any]:
     """Encoder, predictor and labels of one volume; embeddings stay in memory."""
     from napari_sam.io.volume import open_volume
 
     image, labels = (open_volume(path, axes="ZYX") for path in pair)
     truth = np.stack([labels.read_plane(PlaneRef(0, i)) for i in range(labels.shape_zyx()[0])])
     return CachedEncoder(image, predictor), predictor, truth
-
-
-def volume_name(pair: tuple[Path, Path]) -> str:
-    """Name of a labelled volume."""
-    return pair[0].stem.removesuffix("_img")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -10,7 +10,7 @@ from napari_sam.core.arrays import FloatArray
 from napari_sam.core.planes import PlaneRef, Shape2D
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.spaces import nearest_index
-from napari_sam.propagation.settings import Direction, PropagationSettings
+from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session.marks import Marks, marked_planes, marks_on_plane, marks_space
 from napari_sam.session.state import SessionState
 
@@ -122,16 +122,6 @@ def propagation_settings(
     """Settings with the direction and range that the user wishes."""
     settings = settings or PropagationSettings()
     return replace(settings, direction=state.direction, plane_range=(reach.start, reach.stop))
-
-
-def stale_planes(
-    state: SessionState, resolved: ResolvedSession, written: Iterable[PlaneRef]
-) -> list[PlaneRef]:
-    """Planes that an earlier propagation wrote and a new one would visit, if the object went so far."""
-    seeds = [p.index for p in resolved.marks if p.index in resolved.reach]
-    first = min(seeds) if state.direction is Direction.FORWARD else resolved.reach.start
-    last = max(seeds) if state.direction is Direction.BACKWARD else resolved.reach.stop - 1
-    return [p for p in written if parallel(p, resolved.plane) and first <= p.index <= last]
 
 
 def _resolved(state: SessionState, volume: VolumeLike, plane: PlaneRef, marks: Marks) -> ResolvedSession:
