@@ -272,6 +272,23 @@ def test_answers_can_be_cycled() -> None:
         MaskPrediction(())
 
 
+def test_an_answer_is_drawn_when_it_is_wanted_and_once() -> None:
+    asked = []
+
+    def draw() -> Region:
+        asked.append(1)
+        return Region.from_mask(np.eye(4))
+
+    one = MaskCandidate(draw, 0.5, 0.9, np.eye(2))
+    assert one.cells == 2
+    assert not one.is_drawn
+    assert not asked
+    assert one.region is one.region
+    assert one.is_drawn
+    assert len(asked) == 1
+    assert pickle.loads(pickle.dumps(MaskCandidate(draw, 0.5, 0.9, np.eye(2)))).region.area == 4
+
+
 def test_an_embedding_of_one_tile_and_of_several() -> None:
     tile = TileEmbedding(np.ones((2, 3, 3), np.float16), (0, 0, 8, 8), (8, 8))
     assert ImageEmbedding((8, 8), (tile,), "m").array.shape == (2, 3, 3)

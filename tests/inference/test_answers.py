@@ -5,9 +5,8 @@ import pytest
 
 from napari_sam.core.planes import Region
 from napari_sam.core.prompts import PromptSet
-from napari_sam.core.results import MaskCandidate, MaskPrediction
+from napari_sam.core.results import MaskCandidate
 from napari_sam.inference.answers import choose, outputs_for, prompted_parts, stability_score, violations
-from napari_sam.inference.predict import refine
 
 SHAPE = (20, 20)
 
@@ -15,7 +14,7 @@ SHAPE = (20, 20)
 def candidate(rows, cols, iou=0.9):
     mask = np.zeros(SHAPE, bool)
     mask[rows, cols] = True
-    return MaskCandidate(Region.from_mask(mask), iou, 1.0, np.zeros((4, 4)))
+    return MaskCandidate(Region.from_mask(mask), iou, 1.0, mask)
 
 
 WHOLE = candidate(slice(2, 18), slice(2, 18), 0.8)
@@ -82,21 +81,6 @@ def test_equal_answers_take_the_new_one_unless_it_collapsed():
 def test_another_output_that_obeys_all_clicks_is_better_than_one_that_does_not():
     prompts = fed_back([(4, 4), (15, 15)], [True, True])
     assert choose([TOP, LEFT, WHOLE, NOTHING], prompts, earlier=LEFT).best is WHOLE
-
-
-class Fixed:
-    def __init__(self, answer):
-        self.answer = answer
-
-    def predict(self, embedding, prompts):
-        assert prompts.low_res_logits is not None
-        return MaskPrediction((self.answer,))
-
-
-@pytest.mark.parametrize(("new", "kept"), [(NOTHING, True), (TOP, False), (candidate(4, 4, 0.1), True)])
-def test_refine_never_makes_it_worse(new, kept):
-    answer = refine(Fixed(new), None, MaskPrediction((LEFT,)), PromptSet([(4, 4)]))
-    assert (answer.best is LEFT) == kept
 
 
 def test_stability():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -73,8 +74,9 @@ class MaskCandidate(ArrayValue):
 
     Parameters
     ----------
-    region : Region
-        The mask in plane space.
+    drawing : Region or callable
+        The mask in plane space. A callable is asked when the mask is first wanted: of several answers most are
+        never looked at.
     predicted_iou : float
         The model's own estimate of its IoU.
     stability_score : float
@@ -83,13 +85,34 @@ class MaskCandidate(ArrayValue):
         Decoder output; feed it back with the next prompt.
     """
 
-    region: Region
+    drawing: Region | Callable[[], Region]
     predicted_iou: float
     stability_score: float
     low_res_logits: FloatArray
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "low_res_logits", frozen_array(self.low_res_logits, np.float32))
+
+    @property
+    def region(self) -> Region:
+        """The mask in plane space."""
+        if not isinstance(self.drawing, Region):
+            object.__setattr__(self, "drawing", self.drawing())
+        assert isinstance(self.drawing, Region)
+        return self.drawing
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether the mask has been wanted yet."""
+        return isinstance(self.drawing, Region)
+
+    @property
+    def cells(self) -> int:
+        """Size of the mask in cells of `low_res_logits`, known without drawing it."""
+        return int(np.count_nonzero(self.low_res_logits > 0))
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return type(self), (self.region, self.predicted_iou, self.stability_score, self.low_res_logits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -62,7 +62,7 @@ def choose(
         The answer that the given logits stand for.
     """
     if prompts.is_ambiguous:
-        ordered = sorted(candidates, key=lambda one: one.region.area)
+        ordered = sorted(candidates, key=lambda one: one.cells)
         best = max(range(len(ordered)), key=lambda i: ordered[i].predicted_iou)
         return MaskPrediction(tuple(ordered), best)
     if earlier is None or not len(prompts.points_yx):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from napari_sam.core.arrays import FloatArray
+from napari_sam.core.arrays import FloatArray, frozen_array
 from napari_sam.core.planes import BoxYXYX, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding
@@ -135,14 +136,24 @@ class DecodingPlane:
         return choose(candidates, prompts, self._earlier(prompts))
 
     def _candidate(self, decoded: Decoded, output: int, prompts: PromptSet) -> MaskCandidate:
-        first = decoded.logits(output)
         iou = float(decoded.predicted_iou[output])
         if not self.is_tiled:
-            region = self._meant(region_of(first.logits, first.box_yxyx, self.shape, first.cells_yx), prompts)
-            return MaskCandidate(region, iou, stability_score(first.logits), decoded.low_res_logits[output])
-        joined = self._joined(first, prompts)
+            return self._untiled(decoded.tile, decoded.low_res_logits[output], prompts, iou)
+        joined = self._joined(decoded.logits(output), prompts)
         region = self._meant(self.grid.region(joined), prompts)
         return MaskCandidate(region, iou, stability_score(joined), joined)
+
+    def _untiled(
+        self, tile: TileEmbedding, logits: FloatArray, prompts: PromptSet, iou: float | None = None
+    ) -> MaskCandidate:
+        """An answer on a plane of one tile; its stability stands in for an estimate that is not known."""
+        logits = frozen_array(logits, np.float32)
+        cells = valid_cells(tile, self.config)
+        valid = logits[: int(np.ceil(cells[0])), : int(np.ceil(cells[1]))]
+        stability = stability_score(valid)
+        meant = prompts if self.config.connected else None
+        region = partial(_drawn, TileLogits(valid, tile.box_yxyx, cells), self.shape, meant)
+        return MaskCandidate(region, stability if iou is None else iou, stability, logits)
 
     def _meant(self, region: Region, prompts: PromptSet) -> Region:
         return prompted_parts(region, prompts) if self.config.connected else region
@@ -174,7 +185,7 @@ class DecodingPlane:
         return decoded.logits(SINGLE)
 
     def _earlier(self, prompts: PromptSet) -> MaskCandidate | None:
-        """The answer that the given logits stand for; its stability stands in for its predicted IoU."""
+        """The answer that the given logits stand for."""
         logits = prompts.low_res_logits
         if logits is None or not len(prompts.points_yx):
             return None
@@ -182,11 +193,13 @@ class DecodingPlane:
             region, stability = self._meant(self.grid.region(logits), prompts), stability_score(logits)
             return MaskCandidate(region, stability, stability, logits)
         (tile,) = self.tiles.values()
-        cells = valid_cells(tile, self.config)
-        valid = logits[: int(np.ceil(cells[0])), : int(np.ceil(cells[1]))]
-        stability = stability_score(valid)
-        region = self._meant(region_of(valid, tile.box_yxyx, self.shape, cells), prompts)
-        return MaskCandidate(region, stability, stability, logits)
+        return self._untiled(tile, logits, prompts)
+
+
+def _drawn(answer: TileLogits, shape: Shape2D, prompts: PromptSet | None) -> Region:
+    """Cut an answer at the plane's resolution; of its parts those that prompts point at, if any are given."""
+    region = region_of(answer.logits, answer.box_yxyx, shape, answer.cells_yx)
+    return region if prompts is None else prompted_parts(region, prompts)
 
 
 def _known(logits: FloatArray) -> FloatArray:

@@ -11,11 +11,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor
 from napari_sam.core.results import ImageEmbedding, MaskPrediction
-from napari_sam.inference.answers import violations
 from napari_sam.inference.joining import open_ends
-
-KEPT_QUALITY = 0.5
-"""A correction whose predicted IoU falls below this part of the earlier one is not taken without need."""
 
 
 class PredictingEncoder(PlaneEncoder, Protocol):
@@ -69,35 +65,3 @@ def _with_missing_tiles(
     tiles = {tile.box_yxyx: tile for tile in (*embedding.tiles, *more.tiles)}
     ordered = tuple(tiles[box] for box in sorted(tiles))
     return ImageEmbedding(embedding.plane_shape, ordered, embedding.model_digest)
-
-
-def refine(
-    predictor: Predictor, embedding: ImageEmbedding, earlier: MaskPrediction, prompts: PromptSet
-) -> MaskPrediction:
-    """Answer further clicks with the earlier answer fed back, never worse than it.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The model.
-    embedding : ImageEmbedding
-        Of the same plane.
-    earlier : MaskPrediction
-        The answer before.
-    prompts : PromptSet
-        All prompts, old and new.
-
-    Returns
-    -------
-    MaskPrediction
-        The earlier answer is chosen where the new one goes against more clicks, or against as many with
-        a predicted IoU that has collapsed.
-    """
-    new = predictor.predict(embedding, prompts.with_logits(earlier.low_res_logits))
-    before = violations(earlier.region, prompts)
-    after = violations(new.region, prompts)
-    worse = after > before
-    collapsed = after == before and new.predicted_iou < KEPT_QUALITY * earlier.predicted_iou
-    if worse or collapsed:
-        return MaskPrediction((*new.candidates, earlier.best), len(new.candidates))
-    return new

@@ -104,4 +104,4 @@ class MaskDecoder(nn.Module):
 
 def _cells(x: Tensor) -> Tensor:
     """(B, dim, h, w) to (B, h * w, dim)."""
-    return x.flatten(2).transpose(1, 2)
+    return x.flatten(2).transpose(1, 2).contiguous()

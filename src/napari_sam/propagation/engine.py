@@ -225,7 +225,7 @@ class _Run:
             claims = [Claim(front.object_id, answer) for front, answer in zip(fronts, answers, strict=True)]
             seeds = [(oid, region) for (oid, index), region in self.found.items() if index == plane.index]
             parts = settle(claims, seeds)
-            answers = [replace(one, region=part) for one, part in zip(answers, parts, strict=True)]
+            answers = [replace(one, drawing=part) for one, part in zip(answers, parts, strict=True)]
         for front, answer in zip(fronts, answers, strict=True):
             yield from self._advance(front, front.judge(plane, answer, self.settings, self.spacing))
 

@@ -206,7 +206,8 @@ class Writer:
             for plane, prediction in record.predictions.items():
                 number = session.predictions.number_of(record.object_id, plane)
                 for i, candidate in enumerate(prediction.candidates):
-                    found[id(candidate.region)] = {"answer": [number, i]}
+                    if candidate.is_drawn:
+                        found[id(candidate.region)] = {"answer": [number, i]}
         for key, region in self._masks.items():
             if region is not None and key in self.places:
                 found[id(region)] = {"at": self.places[key]}
