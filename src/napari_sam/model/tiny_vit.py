@@ -83,11 +83,16 @@ class BiasAttention(nn.Module):
         self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, window * window, dim) to the same shape."""
-        qkv = self.qkv(self.norm(x)).unflatten(-1, (self.heads, 3, -1))
-        q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)  # each (B, heads, window * window, d)
-        out = F.scaled_dot_product_attention(q, k, v, self._bias())
-        result: Tensor = self.proj(out.transpose(1, 2).flatten(2))
+        """(B, H, W, dim) to the same shape."""
+        height, width = x.shape[1:3]
+        # Windows that do not fit are filled up with zeros before the normalisation, by the published weights'
+        # rule; filling up with what zeros become is less work.
+        windows = split_windows(self.qkv(self.norm(x)), self.window, self.qkv(self.norm.bias))
+        qkv = windows.view(len(windows), self.window**2, self.heads, 3, -1)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4).unbind(0)  # each (n, heads, window * window, d)
+        out = F.scaled_dot_product_attention(q, k, v, self._bias()).transpose(1, 2)
+        joined = join_windows(out.reshape(*windows.shape[:3], -1), height, width)
+        result: Tensor = self.proj(joined)
         return result
 
     def _bias(self) -> Tensor:
@@ -126,15 +131,10 @@ class TinyViTBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) to the same shape."""
         last = x.permute(0, 2, 3, 1)
-        x = (last + self._attend(last)).permute(0, 3, 1, 2)
+        x = (last + self.attn(last)).permute(0, 3, 1, 2)
         last = self.local_conv(x).permute(0, 2, 3, 1)
         out: Tensor = (last + self.mlp(last)).permute(0, 3, 1, 2)
         return out
-
-    def _attend(self, x: Tensor) -> Tensor:
-        windows = split_windows(x, self.window)
-        attended: Tensor = self.attn(windows.flatten(1, 2))
-        return join_windows(attended.view(windows.shape), x.shape[1], x.shape[2])
 
 
 class Stage(nn.Module):
