@@ -21,15 +21,18 @@ def test_negative_ids_are_no_labels():
         smallest_label_dtype(-1)
 
 
-@pytest.mark.parametrize("shape", [(700, 40), (3, 700, 40), (2, 3, 700, 40)])
-def test_labels_are_kept_by_plane(tmp_path, shape):
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [((700, 40), (256, 40)), ((9, 700, 40), (4, 256, 40)), ((2, 3, 700, 40), (1, 3, 256, 40))],
+)
+def test_only_chunks_that_are_touched_are_kept(tmp_path, shape, chunks):
     labels = create_labels(tmp_path / "a.zarr", shape)
-    assert labels.chunks == (1,) * (len(shape) - 2) + (512, 40)
+    assert labels.chunks == chunks
     assert (labels.shape, labels.dtype, labels.metadata.zarr_format) == (shape, np.dtype("u4"), 3)
     assert not [p for p in (tmp_path / "a.zarr").rglob("*") if p.name != "zarr.json"]
     labels[..., 600, :] = 7
     stored = [p for p in (tmp_path / "a.zarr").rglob("*") if p.is_file() and p.name != "zarr.json"]
-    assert len(stored) == int(np.prod(shape[:-2], dtype=int))
+    assert len(stored) == int(np.prod([-(-n // c) for n, c in zip(shape[:-2], chunks)], dtype=int))
     again = open_labels(tmp_path / "a.zarr")
     again[..., 0, 0] = 9
     assert np.unique(labels[:]).tolist() == [0, 7, 9]

@@ -1,4 +1,4 @@
-"""Label arrays on disk: chunked so that painting one plane touches one plane."""
+"""Label arrays on disk: chunked for painting in planes, and for carrying objects through them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from napari_sam.errors import ExportError, VolumeError
 from napari_sam.io.readers.ome_zarr import GEOMETRY_ATTRIBUTE
 from napari_sam.io.units import parse_unit
 
-CHUNK_SIDE = 512
-"""Side of a chunk in Y and X. A brush stroke rewrites each chunk it touches, so chunks stay small."""
+CHUNK_SIDE, CHUNK_DEPTH = 256, 4
+"""Sides of a chunk in Y and X, and its planes. A brush stroke rewrites each chunk it touches, so chunks stay small;
+an object that is carried, or taken back, crosses many planes, so they are not flat."""
 
 LABEL_CODEC = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+
+QUICK = {"write_empty_chunks": True}
+"""Looking whether a chunk has become empty takes longer than compressing and writing it."""
 
 
 def smallest_label_dtype(max_id: int) -> np.dtype[Any]:
@@ -35,9 +39,9 @@ def smallest_label_dtype(max_id: int) -> np.dtype[Any]:
 
 
 def label_chunks(shape: Sequence[int]) -> tuple[int, ...]:
-    """Chunks of one plane of at most `CHUNK_SIDE` squared, for an array (..., Y, X)."""
-    leading = (1,) * (len(shape) - 2)
-    return (*leading, *(min(CHUNK_SIDE, max(1, int(n))) for n in shape[-2:]))
+    """Chunks of at most `CHUNK_DEPTH` planes of `CHUNK_SIDE` squared, for an array (..., Z, Y, X) or (Y, X)."""
+    most = (1, CHUNK_DEPTH, CHUNK_SIDE, CHUNK_SIDE)[-len(shape) :]
+    return tuple(min(side, max(1, int(n))) for side, n in zip(most, shape, strict=True))
 
 
 def create_labels(
@@ -63,7 +67,7 @@ def create_labels(
     dtype : dtype
         Unsigned integer.
     chunks : sequence of int, optional
-        One plane of 512 by 512 by default.
+        Four planes of 256 by 256 by default.
     spacing_zyx, translate_zyx : (float, float, float)
         Physical voxel size and centre of the first voxel, kept as attributes.
     unit : str
@@ -96,6 +100,7 @@ def create_labels(
             chunks=tuple(chunks) if chunks is not None else label_chunks(shape),
             compressors=LABEL_CODEC,
             fill_value=0,
+            config=QUICK,
             dimension_names=list("tzyx"[-len(shape) :]),
             attributes={GEOMETRY_ATTRIBUTE: geometry},
         )
@@ -120,4 +125,4 @@ def open_labels(path: str | Path) -> zarr.Array:
         raise VolumeError(f"no label array at {target}: {error}; make one with create_labels") from error
     if np.dtype(array.dtype).kind != "u":
         raise VolumeError(f"{target} holds {array.dtype}, not labels; labels are unsigned integers")
-    return array
+    return array.with_config(QUICK)

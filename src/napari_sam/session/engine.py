@@ -442,7 +442,7 @@ def _largest_label(labels: LabelArray, copy: LabelArray | None) -> Job:
     largest = 0
     for index in np.ndindex(*labels.array.shape[:-2]):
         part = np.asarray(labels.array[index])
-        if copy is not None:
+        if copy is not None and part.any():
             copy.array[index[len(index) + 2 - copy.array.ndim :]] = part
         largest = max(largest, int(np.max(part, initial=0)))
         yield largest
