@@ -31,7 +31,7 @@ from napari_sam.core.planes import PlaneRef, Shape2D
 from napari_sam.errors import InputWarning, VolumeError
 from napari_sam.io.axes import CHANNELS, DROPPED, SPATIAL, guess_axes, parse_axes, settle_axes, size_of
 from napari_sam.io.readers.ome_zarr import read_zarr, read_zarr_path
-from napari_sam.io.readers.pixels import Pixels, Triple
+from napari_sam.io.readers.pixels import Pixels, Triple, do_nothing
 from napari_sam.io.readers.tiff import SUFFIXES, read_tiff
 from napari_sam.io.units import parse_unit
 
@@ -85,6 +85,11 @@ class Volume:
     def n_levels(self) -> int:
         """Number of multiscale levels."""
         return len(self._pixels.levels)
+
+    @property
+    def levels(self) -> tuple[Any, ...]:
+        """The source's own arrays with its own axes, full resolution first, whatever `subset` chose; lazy."""
+        return self._pixels.levels
 
     @property
     def n_time(self) -> int:
@@ -248,7 +253,9 @@ class Volume:
         VolumeError
             If one of them does not exist, or none is left.
         """
-        other = Volume(replace(self._pixels, close=_nothing), self._axes, missing_chunks=self._missing_chunks)
+        other = Volume(
+            replace(self._pixels, close=do_nothing), self._axes, missing_chunks=self._missing_chunks
+        )
         other._recipe, other._parent = self._recipe, self
         other._time = _chosen("time point", time, self.n_time, self._time)
         other._channels = _chosen("channel", channels, self.n_channels, self._channels)
@@ -489,7 +496,3 @@ def _reopen(
 ) -> Volume:
     volume = open_volume(source, **options)
     return volume if time is None and channels is None else volume.subset(time=time, channels=channels)
-
-
-def _nothing() -> None:
-    """Leave the file to the volume that opened it."""

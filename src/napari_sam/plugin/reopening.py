@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_sam.errors import SessionError
 from napari_sam.plugin.parts import button, row
+from napari_sam.plugin.readers import reader_for
 from napari_sam.session.finding import SessionInfo, read_beginning
 from napari_sam.session.image import ImageRef
 
@@ -85,7 +86,7 @@ def find_layer(viewer: Any, folder: str | Path) -> tuple[Image, ImageRef, int]:
         raise SessionError(f"there is no session in {folder}; choose a folder that holds a journal.jsonl")
     layer = _matching(viewer.layers, image)
     if layer is None and image.path is not None and Path(image.path).exists():
-        layer = _matching(viewer.open(image.path), image)
+        layer = _matching(viewer.open(image.path, plugin=reader_for(image.path)), image)
     if layer is None:
         raise SessionError(
             f"open the image of this session first: '{image.name}', {image.path or 'which was not a file'}, "

@@ -1,0 +1,86 @@
+"""npe2 reader: OME-Zarr and OME-TIFF as layers that keep voxel size, place, unit and the names of the axes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zarr
+from npe2 import PluginManager
+from zarr.storage import LocalStore
+
+from napari_sam.io.axes import CHANNELS
+from napari_sam.io.readers.ome_zarr import is_zarr, ome_attributes
+from napari_sam.io.readers.tiff import SUFFIXES
+from napari_sam.io.volume import Volume, open_volume
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+PLUGIN = "napari-sam-volumes"
+
+
+def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerData]] | None:
+    """The reader for a path; None if it is neither a zarr nor a TIFF, or if there are several."""
+    if isinstance(path, list) and len(path) != 1:
+        return None
+    place = _only(path)
+    return read_layers if is_zarr(place) or place.name.lower().endswith(SUFFIXES) else None
+
+
+def read_layers(path: str | list[str]) -> list[LayerData]:
+    """Open an image, or labels that stand alone, lazily as one layer with all its levels.
+
+    Raises
+    ------
+    VolumeError
+        It cannot be read as one image.
+    """
+    place = _only(path)
+    volume = open_volume(place)
+    levels = list(volume.levels)
+    weakref.finalize(levels[0], volume.close)  # the file stays open as long as the layer has its pixels
+    data = levels if len(levels) > 1 else levels[0]
+    kind = "labels" if _is_labels(place) else "image"
+    attributes = {"name": _name(place), "multiscale": len(levels) > 1, **_geometry(volume)}
+    return [(data, attributes | ({"rgb": volume.is_rgb} if kind == "image" else {}), kind)]
+
+
+def reader_for(path: str | Path) -> str:
+    """Name of the plugin that should open a path, for ``viewer.open``: this one where it can, else napari."""
+    manager = PluginManager.instance()
+    found = {reader.plugin_name for reader in manager.iter_compatible_readers([str(path)])}
+    return PLUGIN if PLUGIN in found else "napari"
+
+
+def _geometry(volume: Volume) -> dict[str, Any]:
+    """Where a layer lies, one number for each of its dimensions."""
+    axes = volume.axes
+    if volume.is_rgb and axes[-1] in CHANNELS:
+        axes = axes[:-1]
+    scale = dict(zip("ZYX", volume.spacing_zyx)) | {"T": volume.time_step}
+    translate = dict(zip("ZYX", volume.translate_zyx))
+    units = dict.fromkeys("ZYX", volume.unit) | {"T": volume.time_unit}
+    found: dict[str, Any] = {
+        "scale": [scale.get(a, 1.0) for a in axes],
+        "translate": [translate.get(a, 0.0) for a in axes],
+        "units": [units.get(a) or "pixel" for a in axes],
+    }
+    return found | ({"axis_labels": tuple(axes.lower())} if axes.isalpha() else {})
+
+
+def _is_labels(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    node = zarr.open(LocalStore(path, read_only=True), mode="r")
+    return isinstance(node, zarr.Group) and "image-label" in ome_attributes(node)
+
+
+def _only(path: str | list[str]) -> Path:
+    return Path(path if isinstance(path, str) else path[0])
+
+
+def _name(path: Path) -> str:
+    """A file's name without its ending, the one before ``.ome`` where it has two."""
+    return path.name.split(".ome.")[0] if ".ome." in path.name else path.stem
