@@ -178,6 +178,7 @@ class StopReason(StrEnum):
     IOU_DROP = "the overlap with the plane before fell too low"
     AREA_JUMP = "the area changed too much"
     LOW_PREDICTED_IOU = "the model's own estimate fell too low"
+    UNLIKE = "it does not look like the object any more"
     SEED_REACHED = "the next plane with user prompts was reached"
 
 

@@ -29,7 +29,8 @@ from napari_sam.core.results import ImageEmbedding, MaskPrediction, PropagationS
 from napari_sam.errors import PromptError
 from napari_sam.inference.predict import predict_plane
 from napari_sam.propagation.anchors import Gap, gaps_of
-from napari_sam.propagation.carry import carried_prompts
+from napari_sam.propagation.appearance import Look, look_of
+from napari_sam.propagation.carry import carried_prompts, widened_box
 from napari_sam.propagation.doubt import Spacing, filled_doubt
 from napari_sam.propagation.fronts import Front, closest, no_region
 from napari_sam.propagation.fusion import Span, all_stops, is_part
@@ -212,7 +213,8 @@ class _Run:
             other = gap.above if way > 0 else gap.below
             outer = self.limits[1] if way > 0 else self.limits[0] - 1
             limit = (outer, StopReason.RANGE_END) if other is None else (other, StopReason.SEED_REACHED)
-            yield Front(object_id, way, self.first.at(index), index, region, *limit, span)
+            seed = self.first.at(index)
+            yield Front(object_id, way, seed, index, region, *limit, self._look(seed, region), span)
 
     def _visit(self, plane: PlaneRef, fronts: list[Front]) -> Iterator[PropagationStep]:
         """Move these fronts onto a plane; all their objects are answered in one batch."""
@@ -226,8 +228,19 @@ class _Run:
             seeds = [(oid, region) for (oid, index), region in self.found.items() if index == plane.index]
             parts = settle(claims, seeds)
             answers = [replace(one, drawing=part) for one, part in zip(answers, parts, strict=True)]
-        for front, answer in zip(fronts, answers, strict=True):
-            yield from self._advance(front, front.judge(plane, answer, self.settings, self.spacing))
+        looks = [
+            self._look(plane, answer.region) if front.look is not None else None
+            for front, answer in zip(fronts, answers, strict=True)
+        ]
+        for front, answer, look in zip(fronts, answers, looks, strict=True):
+            yield from self._advance(front, front.judge(plane, answer, look, self.settings, self.spacing))
+
+    def _look(self, plane: PlaneRef, region: Region) -> Look | None:
+        """What a mask looks like, where that is asked for."""
+        if self.settings.min_likeness is None or not region.area:
+            return None
+        around = PromptSet(box_yxyx=widened_box(region, 0.0))
+        return look_of(self.embedding(plane, [around]), region)
 
     def _advance(self, front: Front, step: PropagationStep) -> Iterator[PropagationStep]:
         """Go on from a step, or over it, or end."""

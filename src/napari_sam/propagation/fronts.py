@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import MaskCandidate, MaskPrediction, PropagationStep, Stop, StopReason
+from napari_sam.propagation.appearance import Look
 from napari_sam.propagation.doubt import Spacing, step_doubt
 from napari_sam.propagation.fusion import Span, is_part
 from napari_sam.propagation.settings import PropagationSettings
@@ -29,6 +30,8 @@ class Front:
         Index of the plane that is not visited any more.
     limit_reason : StopReason
         What to say when it is reached.
+    look : Look, optional
+        What the object looks like on the seed plane it comes from; it is not compared with None.
     span : Span, optional
         Where two directions meet.
     weak : list of PropagationStep
@@ -42,6 +45,7 @@ class Front:
     region: Region
     limit: int
     limit_reason: StopReason
+    look: Look | None = None
     span: Span | None = None
     done: bool = False
     weak: list[PropagationStep] = field(default_factory=list)
@@ -57,11 +61,18 @@ class Front:
         return self.next_index == self.limit
 
     def judge(
-        self, plane: PlaneRef, answer: MaskCandidate, settings: PropagationSettings, spacing: Spacing
+        self,
+        plane: PlaneRef,
+        answer: MaskCandidate,
+        look: Look | None,
+        settings: PropagationSettings,
+        spacing: Spacing,
     ) -> PropagationStep:
         """Make a step of an answer: whether the object goes on here, and how doubtful that is."""
         overlap = self.region.iou(answer.region)
         reason = settings.stop_rule(self.region, answer.region, answer.predicted_iou)
+        if reason is None and self._is_unlike(look, settings):
+            reason = StopReason.UNLIKE
         if reason is None and self.weak and overlap < settings.bridge_iou:
             reason = StopReason.IOU_DROP
         if reason is None and plane.index + self.direction == self.limit:
@@ -88,6 +99,11 @@ class Front:
             abs(plane.index - self.good),
         )
         return replace(step, doubt=doubt)
+
+    def _is_unlike(self, look: Look | None, settings: PropagationSettings) -> bool:
+        if look is None or self.look is None or settings.min_likeness is None:
+            return False
+        return look.likeness(self.look) < settings.min_likeness
 
 
 def closest(prediction: MaskPrediction, previous: Region) -> MaskCandidate:

@@ -69,7 +69,7 @@ class PropagationSettings:
         What the mask of one plane becomes on the next.
     box_margin : float
         By how much of its height and width the carried box is widened on each side.
-    min_iou, max_area_change, min_predicted_iou : float or None
+    min_iou, max_area_change, min_predicted_iou, min_likeness : float or None
         Thresholds of the stop rules; None turns a rule off.
     extra_rules : tuple of StopRule
         Further rules, asked after these.
@@ -104,6 +104,7 @@ class PropagationSettings:
     min_iou: float | None = 0.3
     max_area_change: float | None = 4.0
     min_predicted_iou: float | None = 0.3
+    min_likeness: float | None = 0.2
     extra_rules: tuple[StopRule, ...] = ()
     plane_range: tuple[int, int] | None = None
     direction: Direction = Direction.BOTH
@@ -128,6 +129,8 @@ class PropagationSettings:
             raise PromptError(f"box_margin must not be negative, got {self.box_margin}")
         if self.max_area_change is not None and self.max_area_change < 1:
             raise PromptError(f"max_area_change is a factor of at least 1, got {self.max_area_change}")
+        if self.min_likeness is not None and self.min_likeness >= 1:
+            raise PromptError(f"min_likeness is less than 1, the object itself, got {self.min_likeness}")
         if self.plane_range is not None and self.plane_range[0] >= self.plane_range[1]:
             raise PromptError(f"plane_range {self.plane_range} is empty; give (first, last + 1)")
 

@@ -1,0 +1,84 @@
+"""Whether a mask still lies on what its object looks like, judged by the image encoder's own features.
+
+A mask that is carried from plane to plane is carried on where its object has ended: a mask prompt says that there is
+something, and the decoder finds something. The embedding tells. On the seed plane its mean inside the mask
+and its mean around the mask are two points in the space of features; the line between them leads from "around it"
+(0) to "the object" (1), and the mean inside a later mask has a place along that line, its *likeness*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from napari_sam.core.arrays import Array, FloatArray
+from napari_sam.core.planes import Region
+from napari_sam.core.results import ImageEmbedding, TileEmbedding
+
+_AROUND = 2
+"""The surroundings are so many cells wide, one cell away from the mask."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """Mean features inside a mask and around it, each (C,) float32."""
+
+    inside: FloatArray
+    around: FloatArray
+
+    def likeness(self, reference: Look) -> float:
+        """Place of the inside between the surroundings (0) and the inside (1) of `reference`.
+
+        1.0 where the reference does not differ from its surroundings: then nothing can be said.
+        """
+        line = reference.inside - reference.around
+        length = float(line @ line)
+        return float((self.inside - reference.around) @ line) / length if length > 0 else 1.0
+
+
+def look_of(embedding: ImageEmbedding, region: Region) -> Look | None:
+    """What a mask looks like in a plane; None if it fills everything that is there of the embedding.
+
+    Parameters
+    ----------
+    embedding : ImageEmbedding
+        Of the plane.
+    region : Region
+        Mask with at least one pixel.
+    """
+    tile = max(embedding.tiles, key=lambda one: (_shared(one, region), -one.input_shape[0]))
+    inside = _cells(tile, region)
+    near, far = (ndimage.binary_dilation(inside, iterations=n) for n in (1, 1 + _AROUND))
+    around = far & ~near
+    if not inside.any() or not around.any():
+        return None
+    features = tile.array[:, : inside.shape[0], : inside.shape[1]]
+    return Look(*(features[:, chosen].mean(1, dtype=np.float32) for chosen in (inside, around)))
+
+
+def _shared(tile: TileEmbedding, region: Region) -> int:
+    """Pixels that a tile and the box of a mask have in common."""
+    low = np.maximum(tile.box_yxyx[:2], region.box_yxyx[:2])
+    high = np.minimum(tile.box_yxyx[2:], region.box_yxyx[2:])
+    return int(np.prod(np.clip(high - low, 0, None)))
+
+
+def _cells(tile: TileEmbedding, region: Region) -> Array:
+    """(h, w) bool: cells of the tile, without its padding, whose middle lies in the mask, or else nearest to it."""
+    cell = max(tile.input_shape) / max(tile.array.shape[1:])
+    middles = [
+        start + (np.arange(max(1, round(length / cell))) + 0.5) * cell * (stop - start) / length - 0.5
+        for start, stop, length in zip(tile.box_yxyx[:2], tile.box_yxyx[2:], tile.input_shape, strict=True)
+    ]
+    at = [np.rint(axis).astype(int) - low for axis, low in zip(middles, region.box_yxyx[:2], strict=True)]
+    there = [(axis >= 0) & (axis < n) for axis, n in zip(at, region.crop.shape, strict=True)]
+    inside = np.zeros([len(axis) for axis in at], bool)
+    inside[np.ix_(*there)] = region.crop[
+        np.ix_(*(axis[found] for axis, found in zip(at, there, strict=True)))
+    ]
+    if not inside.any():
+        y, x = np.argwhere(region.crop).mean(0) + region.box_yxyx[:2]
+        inside[np.abs(middles[0] - y).argmin(), np.abs(middles[1] - x).argmin()] = True
+    return inside
