@@ -11,12 +11,33 @@ import numpy as np
 import zarr
 
 from napari_sam.core.arrays import Array
-from napari_sam.core.planes import PlaneRef
+from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import ExportError
 from napari_sam.io.readers.ome_zarr import is_zarr, ome_attributes
 from napari_sam.io.readers.pixels import Triple
+from napari_sam.io.stored import stored_parts
 from napari_sam.io.volume import Volume, open_volume
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelPart:
+    """What may hold labels in one plane.
+
+    Parameters
+    ----------
+    time, z : int
+        Which plane.
+    box_yxyx : (y0, x0, y1, x1)
+        Outside of it, all is background; empty if the whole plane is.
+    values : (h, w) array
+        The labels in the box.
+    """
+
+    time: int
+    z: int
+    box_yxyx: BoxYXYX
+    values: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,23 +79,46 @@ class LabelSource:
         """Number of planes of all time points."""
         return self.shape[0] * self.shape[1]
 
-    def planes(self) -> Iterator[tuple[int, int, Array]]:
-        """Time, index and (H, W) array of each plane, in order.
+    def parts(self) -> Iterator[LabelPart]:
+        """What may hold labels in each plane, in order; of a zarr that may be sparse only what is stored is read.
 
         Raises
         ------
         ExportError
             At a plane with a negative label.
         """
+        sparse = self.volume.missing_chunks == "fill"
+        stored = stored_parts(self.volume.levels[0], self.volume.axes) if sparse else None
+        whole = (0, 0, *self.shape[2:])
         for time in range(self.shape[0]):
             for z in range(self.shape[1]):
-                plane = self.volume.read_plane(PlaneRef(0, z, 0, time))
-                if plane.dtype.kind == "i" and plane.min() < 0:
-                    raise ExportError(
-                        f"plane {z} holds the negative label {plane.min()}; "
-                        "0 is background, objects count from 1"
-                    )
-                yield time, z, plane
+                box = whole if stored is None else stored.box(z) or (0, 0, 0, 0)
+                yield LabelPart(time, z, box, self._read(time, z, box))
+
+    def planes(self) -> Iterator[tuple[int, int, Array]]:
+        """Time, index and (H, W) array of each plane, in order; errors as `parts`."""
+        shape = self.shape[2:]
+        for part in self.parts():
+            plane = part.values
+            if plane.shape != shape:
+                y0, x0, y1, x1 = part.box_yxyx
+                plane = np.zeros(shape, self.volume.dtype)
+                plane[y0:y1, x0:x1] = part.values
+            yield part.time, part.z, plane
+
+    def _read(self, time: int, z: int, box: BoxYXYX) -> Array:
+        y0, x0, y1, x1 = box
+        if y0 == y1:
+            return np.zeros((0, 0), self.volume.dtype)
+        if box == (0, 0, *self.shape[2:]):
+            values = self.volume.read_plane(PlaneRef(0, z, 0, time))
+        else:
+            values = self.volume.read_box(((z, z + 1), (y0, y1), (x0, x1)), time=time)[0]
+        if values.dtype.kind == "i" and values.min() < 0:
+            raise ExportError(
+                f"plane {z} holds the negative label {values.min()}; 0 is background, objects count from 1"
+            )
+        return values
 
 
 def label_source(labels: Any, like: VolumeLike | None = None, **given: Any) -> LabelSource:

@@ -21,10 +21,9 @@ from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
-from napari_sam.core.arrays import Array
 from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io.atomic import replace_text, replacing
-from napari_sam.io.label_source import LabelSource
+from napari_sam.io.label_source import LabelPart, LabelSource
 from napari_sam.io.readers.ome_zarr import ome_attributes
 
 SMALLEST_SIDE = 256
@@ -159,10 +158,11 @@ def iter_save_zarr(source: LabelSource, target: Path, plan: ZarrPlan) -> Iterato
         group = _create_group(beside, plan)
         arrays = [_create_array(group, str(i), level, source, plan) for i, level in enumerate(plan.levels)]
         found = False
-        for done, (time, z, plane) in enumerate(source.planes(), start=1):
-            found = found or bool(plane.any())
-            for array, level in zip(arrays, plan.levels, strict=True):
-                _write_plane(array, level, plan.axes, (time, z), plane)
+        for done, part in enumerate(source.parts(), start=1):
+            if part.values.any():
+                found = True
+                for array, level in zip(arrays, plan.levels, strict=True):
+                    _write_part(array, level, plan.axes, part)
             yield done, source.n_planes
         if not found:
             warnings.warn("the labels hold no object: every voxel is 0", InputWarning, stacklevel=2)
@@ -313,15 +313,27 @@ def _create_array(
     )
 
 
-def _write_plane(array: zarr.Array, level: Level, axes: str, where: tuple[int, int], plane: Array) -> None:
-    """Write the voxels that a level takes from one plane of the labels, if it takes any."""
-    picked_z, rows, cols = level.picks
-    targets = np.flatnonzero(picked_z == where[1])
-    if not len(targets):
-        return
-    part = plane[np.ix_(rows, cols)] if len(rows) < plane.shape[0] or len(cols) < plane.shape[1] else plane
+def _write_part(array: zarr.Array, level: Level, axes: str, part: LabelPart) -> None:
+    """Write the voxels that a level takes from what may hold labels in a plane, if it takes any."""
+    picked_z, picked_y, picked_x = level.picks
+    y0, x0, y1, x1 = part.box_yxyx
+    targets, rows, cols = (
+        (picked_z == part.z).nonzero()[0],
+        _within(picked_y, y0, y1),
+        _within(picked_x, x0, x1),
+    )
+    values = part.values
+    if values.shape != (rows.stop - rows.start, cols.stop - cols.start):
+        values = values[np.ix_(picked_y[rows] - y0, picked_x[cols] - x0)]
     if axes.index("X") < axes.index("Y"):
-        part = part.T
-    for z in targets:
-        places = {"T": where[0], "C": 0, "Z": int(z)}
-        array[tuple(places.get(letter, slice(None)) for letter in axes)] = part
+        values = values.T
+    if values.any():
+        for z in targets:
+            places = {"T": part.time, "C": 0, "Z": int(z), "Y": rows, "X": cols}
+            array[tuple(places[letter] for letter in axes)] = values
+
+
+def _within(picks: NDArray[np.intp], low: int, high: int) -> slice:
+    """Which of a level's voxels, whose picks never fall, are taken from `low` to before `high`."""
+    first, end = np.searchsorted(picks, [low, high]).tolist()
+    return slice(first, end)

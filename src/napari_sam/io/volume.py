@@ -54,7 +54,7 @@ class Volume:
     def __init__(self, pixels: Pixels, axes: str, *, missing_chunks: MissingChunks = "warn") -> None:
         self._pixels = pixels
         self._axes = axes
-        self._missing_chunks = missing_chunks
+        self.missing_chunks = missing_chunks
         self._warned = False
         self._recipe: tuple[str, dict[str, Any]] | None = None
         self._time: tuple[int, ...] | None = None
@@ -192,7 +192,7 @@ class Volume:
 
     def _report_missing(self, plane: PlaneRef) -> None:
         absent = self._pixels.missing()
-        if not absent or self._missing_chunks == "fill" or (self._warned and self._missing_chunks == "warn"):
+        if not absent or self.missing_chunks == "fill" or (self._warned and self.missing_chunks == "warn"):
             return
         if not self._pixels.has_data():
             raise VolumeError(
@@ -201,7 +201,7 @@ class Volume:
         message = (
             f"{len(absent)} chunk(s) of {plane} are not stored in {self._name} (the first is {absent[0]!r})"
         )
-        if self._missing_chunks == "error":
+        if self.missing_chunks == "error":
             raise VolumeError(
                 f"{message}; copy the file again, or pass missing_chunks='fill' if it is sparse"
             )
@@ -254,7 +254,7 @@ class Volume:
             If one of them does not exist, or none is left.
         """
         other = Volume(
-            replace(self._pixels, close=do_nothing), self._axes, missing_chunks=self._missing_chunks
+            replace(self._pixels, close=do_nothing), self._axes, missing_chunks=self.missing_chunks
         )
         other._recipe, other._parent = self._recipe, self
         other._time = _chosen("time point", time, self.n_time, self._time)
