@@ -6,7 +6,14 @@ import pytest
 from napari_sam.core.planes import Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import MaskCandidate
-from napari_sam.inference.answers import choose, outputs_for, prompted_parts, stability_score, violations
+from napari_sam.inference.answers import (
+    choose,
+    local_correction,
+    outputs_for,
+    prompted_parts,
+    stability_score,
+    violations,
+)
 
 SHAPE = (20, 20)
 
@@ -81,6 +88,22 @@ def test_equal_answers_take_the_new_one_unless_it_collapsed():
 def test_another_output_that_obeys_all_clicks_is_better_than_one_that_does_not():
     prompts = fed_back([(4, 4), (15, 15)], [True, True])
     assert choose([TOP, LEFT, WHOLE, NOTHING], prompts, earlier=LEFT).best is WHOLE
+
+
+def test_only_changes_that_a_click_reaches_are_made():
+    earlier = np.full((20, 20), -3.0)
+    earlier[2:8, 2:8] = 3
+    new = np.full((20, 20), -2.0)
+    new[2:8, 5:12] = 2  # loses the left half, gains a part at the right
+    new[14:18, 14:18] = 2  # gains a part far away
+    right = local_correction(new, earlier, np.array([[4, 10]]))
+    assert np.argwhere(right > 0).min(0).tolist() == [2, 2]
+    assert np.argwhere(right > 0).max(0).tolist() == [7, 11]
+    far = local_correction(new, earlier, np.array([[12, 13]]))
+    np.testing.assert_array_equal(far[2:8] > 0, earlier[2:8] > 0)
+    assert (far[14:18, 14:18] > 0).all()
+    np.testing.assert_array_equal(local_correction(new, earlier, np.array([[4, 3], [4, 9], [15, 15]])), new)
+    assert (local_correction(new, earlier, np.array([[0, 19]])) > 0).sum() == 36
 
 
 def test_stability():

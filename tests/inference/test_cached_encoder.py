@@ -152,6 +152,19 @@ def test_only_needed_tiles_of_a_large_plane(predictor):
     assert len(encoder.store.records) == 16
 
 
+def test_a_large_plane_is_encoded_tile_by_tile(predictor):
+    volume = CountingVolume(ArrayVolume(stack(2, 200)))
+    encoder, plane = CachedEncoder(volume, predictor, FakeStore()), PlaneRef(0, 0)
+    for _ in range(2):
+        encoder.embedding(plane, [PromptSet([(20, 20)])])  # somebody else has a turn
+    assert [len(encoder.store.records) for _ in encoder.encode_steps(plane)] == list(range(2, 17))
+    assert encoder.is_cached(plane)
+    assert list(encoder.encode_steps(plane)) == []
+    whole = CachedEncoder(volume, predictor, FakeStore()).embedding(plane)
+    for one, other in zip(encoder.embedding(plane).tiles, whole.tiles, strict=True):
+        np.testing.assert_array_equal(one.array, other.array)
+
+
 def test_memory_that_is_too_small_still_works(volume):
     encoder = CachedEncoder(volume, FakePredictor(), TieredStore(MemoryStore(10), MemoryStore(10)))
     assert encoder.embedding(PlaneRef(0, 0)).array.shape == (1, 20, 20)

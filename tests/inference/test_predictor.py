@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 import napari_sam as ns
 from napari_sam.core.models import InputRecipe, ModelSpec
@@ -111,6 +112,23 @@ def test_equals_the_network_step_by_step(predictor, model_path, image, embedding
         clear = abs(full[output]) > 0.3 * full[output].std()  # interpolated twice there, once here
         assert (candidate.region.mask == (full[output] > 0))[clear].mean() > 0.98
     assert answer.best.predicted_iou == max(found_iou.predicted_iou for found_iou in answer.candidates)
+
+
+@pytest.mark.parametrize("polarity", [True, False])
+def test_a_third_click_changes_only_what_it_reaches(predictor, embedding, polarity):
+    """Against the same question without the rule: what it takes over is all there, and nothing else is."""
+    earlier = np.where(np.indices((32, 32)).sum(0) % 16 < 8, 4.0, -4.0)
+    points, clicks = [(20, 30), (21, 30), (22.0, 31.0)], [True, True, polarity]
+    prompts = PromptSet(points, clicks, None, None, earlier)
+    answer = predictor.predict(embedding, prompts).candidates[0].low_res_logits
+    free = predictor.predict(embedding, PromptSet(points[:2], clicks[:2], None, None, earlier))
+    assert (free.candidates[0].low_res_logits > 0).sum() != (answer > 0).sum()
+    changed, _ = ndimage.label((answer > 0) != (earlier > 0))
+    cells = [tuple(int((v + 0.5) * 64 / 60 / 2) for v in point) for point in points]
+    wrong = [c for c, positive in zip(cells, clicks) if (earlier[c] > 0) != positive] + cells[-1:]
+    for number in range(1, changed.max() + 1):
+        away = [np.abs(np.argwhere(changed == number) - cell).max(1).min() for cell in wrong]
+        assert min(away) <= 2
 
 
 def test_an_embedding_of_another_model_is_refused(predictor, embedding, make_model):

@@ -9,6 +9,9 @@
   the fewest clicks is chosen, in the order single output, earlier answer, other outputs where they are
   equal. So an answer that loses clicks which the earlier one had right is not taken. Where the single
   output is no better and its own estimate has collapsed, the earlier answer stays too.
+* **A later correction is local**: from the third point on, an answer to earlier logits changes the mask only where the
+  change reaches the newest click or one that the earlier mask had wrong. What lies elsewhere was right enough
+  for the user to click somewhere else, so it stays.
 * **Objects hang together** (models whose configuration says so): of a mask in several parts, those are kept
   that hold a positive click, overlap the mask prompt, or lie in the box. Without any the mask stays whole.
   The answer to a box alone ends a little outside it.
@@ -32,6 +35,10 @@ MULTIMASK = (1, 2, 3)
 STABILITY_OFFSET = 1.0
 COLLAPSED = 0.25
 """A predicted IoU below this is no answer at all."""
+LOCAL_FROM = 3
+"""Points from which on a correction is local; before, the object is still being found."""
+REACH = 2
+"""Cells of the logits from a click to a change that reaches it."""
 BOX_MARGIN = 0.05
 """So far outside a box, as a share of its sides, its object may reach: users draw boxes by hand."""
 
@@ -91,6 +98,23 @@ def never_worse(
     order = [last, 0] if collapsed else [0, last]
     chosen = min([*order, *range(1, last)], key=wrong.__getitem__)
     return MaskPrediction(everything, chosen)
+
+
+def local_correction(logits: FloatArray, earlier: FloatArray, cells_yx: Array) -> FloatArray:
+    """Of the change from an earlier answer to a new one, the connected parts that reach some clicks.
+
+    Parameters
+    ----------
+    logits, earlier : (h, w) float array
+        The new answer, and the one that was fed back for it.
+    cells_yx : (n, 2) int array
+        Rows and columns of the clicks.
+    """
+    changed = (logits > 0) != (earlier > 0)
+    parts, _ = ndimage.label(changed)
+    windows = [tuple(slice(max(0, at - REACH), at + REACH + 1) for at in cell) for cell in cells_yx.tolist()]
+    reached = np.unique(np.concatenate([parts[window].ravel() for window in windows]))
+    return np.where(changed & ~np.isin(parts, reached), earlier, logits)
 
 
 def prompted_parts(region: Region, prompts: PromptSet) -> Region:

@@ -12,12 +12,20 @@ from functools import partial
 
 import numpy as np
 
-from napari_sam.core.arrays import FloatArray, frozen_array
+from napari_sam.core.arrays import Array, FloatArray, frozen_array
 from napari_sam.core.planes import BoxYXYX, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding
 from napari_sam.errors import PromptError
-from napari_sam.inference.answers import SINGLE, choose, outputs_for, prompted_parts, stability_score
+from napari_sam.inference.answers import (
+    LOCAL_FROM,
+    SINGLE,
+    choose,
+    local_correction,
+    outputs_for,
+    prompted_parts,
+    stability_score,
+)
 from napari_sam.inference.decode import (
     MASK_LOGIT,
     Decoded,
@@ -138,10 +146,29 @@ class DecodingPlane:
     def _candidate(self, decoded: Decoded, output: int, prompts: PromptSet) -> MaskCandidate:
         iou = float(decoded.predicted_iou[output])
         if not self.is_tiled:
-            return self._untiled(decoded.tile, decoded.low_res_logits[output], prompts, iou)
-        joined = self._joined(decoded.logits(output), prompts)
+            logits = self._local(decoded.low_res_logits[output], prompts)
+            return self._untiled(decoded.tile, logits, prompts, iou)
+        joined = self._local(self._joined(decoded.logits(output), prompts), prompts)
         region = self._meant(self.grid.region(joined), prompts)
         return MaskCandidate(region, iou, stability_score(joined), joined)
+
+    def _local(self, logits: FloatArray, prompts: PromptSet) -> FloatArray:
+        """An answer with the changes taken back that no click asked for."""
+        earlier = prompts.low_res_logits
+        if earlier is None or len(prompts.points_yx) < LOCAL_FROM:
+            return logits
+        cells = np.clip(self._cells(prompts.points_yx), 0, np.array(logits.shape) - 1)
+        asked = (earlier[tuple(cells.T)] > 0) != prompts.polarity
+        asked[-1] = True
+        return local_correction(logits, earlier, cells[asked])
+
+    def _cells(self, points_yx: FloatArray) -> Array:
+        """Cells of the logits in which points of the plane lie, (n, 2) int."""
+        if self.is_tiled:
+            return np.floor((points_yx + 0.5) / self.grid.cell).astype(int)
+        (tile,) = self.tiles.values()
+        centres = tile_space(tile).to_model(points_yx)[:, ::-1] + 0.5
+        return np.floor(centres * self.config.mask_size / self.config.image_size).astype(int)
 
     def _untiled(
         self, tile: TileEmbedding, logits: FloatArray, prompts: PromptSet, iou: float | None = None

@@ -6,7 +6,7 @@ Needs no torch: what encodes is handed in.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from threading import RLock
 from typing import Protocol, runtime_checkable
 
@@ -120,6 +120,18 @@ class CachedEncoder:
         """Whether all grid tiles of a plane are in the store. Reads the plane if it is seen for the first time."""
         work = _PlaneWork(self, plane, self._boxes(plane, None))
         return all(work.key(box) in self.store for box in work.boxes)
+
+    def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
+        """Bring all grid tiles of a plane into the store, a batch a step: between two steps others may have a turn."""
+        work = _PlaneWork(self, plane, self._boxes(plane, None))
+        size = max(1, getattr(self.predictor, "batch_size", 1))
+        missing = [box for box in work.boxes if work.key(box) not in self.store]
+        for start in range(0, len(missing), size):
+            batch = missing[start : start + size]
+            with self._lock:
+                for box, array in zip(batch, self._encode([work.rgb(box) for box in batch])):
+                    self._keep(work.key(box), array)
+            yield
 
     def forget_pixels(self) -> None:
         """Digest planes anew: the volume was written to."""
