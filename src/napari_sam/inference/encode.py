@@ -125,13 +125,13 @@ class CachedEncoder:
         """Bring all grid tiles of a plane into the store, a batch a step: between two steps others may have a turn."""
         work = _PlaneWork(self, plane, self._boxes(plane, None))
         size = max(1, getattr(self.predictor, "batch_size", 1))
-        missing = [box for box in work.boxes if work.key(box) not in self.store]
-        for start in range(0, len(missing), size):
-            batch = missing[start : start + size]
+        for start in range(0, len(work.boxes), size):
             with self._lock:
+                batch = [b for b in work.boxes[start : start + size] if work.key(b) not in self.store]
                 for box, array in zip(batch, self._encode([work.rgb(box) for box in batch])):
                     self._keep(work.key(box), array)
-            yield
+            if batch:
+                yield
 
     def forget_pixels(self) -> None:
         """Digest planes anew: the volume was written to."""

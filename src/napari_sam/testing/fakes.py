@@ -12,7 +12,7 @@ exactly, without weights and within milliseconds::
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -411,6 +411,11 @@ class FakeEncoder:
         if plane not in self._kept:
             self._kept[plane] = self.predictor.encode(self.volume.read_plane(plane))
         return self._kept[plane]
+
+    def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
+        """Encode the whole plane in one step."""
+        self.embedding(plane)
+        yield
 
     def is_cached(self, plane: PlaneRef) -> bool:
         """Whether the plane was encoded already."""
