@@ -334,6 +334,7 @@ class Editing:
         session = self._session
         record.predictions.clear()
         record.asked.clear()
+        record.starts.clear()
         if session.volume is not None and isinstance(session.view, PlaneRef):
             space = marks_space(session.volume)
             planes = marked_planes(marks, session.view, session.volume)

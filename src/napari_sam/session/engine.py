@@ -32,7 +32,7 @@ from napari_sam.session.labels import (
     LabelChange,
     apply_edit,
 )
-from napari_sam.session.marks import Marks, prompts_on_plane
+from napari_sam.session.marks import Marks, correcting, prompts_on_plane
 from napari_sam.session.object_jobs import label_edits, refined_edits
 from napari_sam.session.objects import PlaneScore
 from napari_sam.session.report import write_report
@@ -46,6 +46,9 @@ class CachingEncoder(PlaneEncoder, Protocol):
 
     def is_cached(self, plane: PlaneRef) -> bool:
         """Whether `embedding` would find this plane in its store."""
+
+    def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
+        """Bring a plane into the store; others may have a turn after each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,18 +228,18 @@ class Engine:
     def _(self, request: ask.Predict) -> Job:
         earlier = request.earlier
         for marks, chosen in request.chain:
-            earlier = choose(self.answer(request.plane, marks, earlier), chosen)
-        yield choose(self.answer(request.plane, request.marks, earlier), request.chosen)
+            earlier = choose(self.answer(request.plane, marks, earlier, request.start), chosen)
+        yield choose(self.answer(request.plane, request.marks, earlier, request.start), request.chosen)
         yield from self._complaints()
 
     @job.register
     def _(self, request: ask.EncodePlane) -> Job:
-        yield self._encode(request.plane, 1, 1)
+        yield from self._encode(request.plane, 1, 1)
 
     @job.register
     def _(self, request: ask.EncodePlanes) -> Job:
         for done, plane in enumerate(request.planes, 1):
-            yield self._encode(plane, done, len(request.planes))
+            yield from self._encode(plane, done, len(request.planes))
 
     @job.register
     def _(self, request: ask.Propagate) -> Job:
@@ -328,12 +331,19 @@ class Engine:
             self._encoder = self._backend.make_encoder(self._volume, self._predictor)
         return self._predictor, self._encoder
 
-    def answer(self, plane: PlaneRef, marks: Marks, earlier: MaskPrediction | None) -> MaskPrediction:
-        """What the model says about marks in a plane; `earlier` is what it said before the last were added."""
+    def answer(
+        self, plane: PlaneRef, marks: Marks, earlier: MaskPrediction | None, start: Region | None = None
+    ) -> MaskPrediction:
+        """What the model says about marks in a plane.
+
+        `earlier` is what it said before the last were added; `start` what was there before the first.
+        """
         predictor, encoder = self._ready()
         prompts = prompts_on_plane(marks, plane, encoder.volume)
         if earlier is not None:
             prompts = prompts.with_logits(earlier.low_res_logits)
+        elif start is not None:
+            prompts = correcting(prompts, start)
         answer = predictor.predict(encoder.embedding(plane, [prompts]), prompts)
         self._note_contrast(plane.time)
         return answer
@@ -350,12 +360,12 @@ class Engine:
             planes, self.changed = tuple(self.changed), []
             yield ImageChanged(planes)
 
-    def _encode(self, plane: PlaneRef, done: int, total: int) -> EncodeEvent:
+    def _encode(self, plane: PlaneRef, done: int, total: int) -> Job:
         _, encoder = self._ready()
         cached = encoder.is_cached(plane)
         if not cached:
-            encoder.embedding(plane)
-        return EncodeEvent(plane, cached, done, total)
+            yield from encoder.encode_steps(plane)
+        yield EncodeEvent(plane, cached, done, total)
 
 
 def weights_hash(name: str) -> str:

@@ -5,7 +5,7 @@ A point belongs to the plane that `VolumeSpace.belongs` says; a shape belongs to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_sam.core.arrays import BoolArray, FloatArray, frozen_array
 from napari_sam.core.geometry import ellipse_mask, mask_to_box, path_to_points, polygon_mask
-from napari_sam.core.planes import PlaneRef, Shape2D
+from napari_sam.core.planes import PlaneRef, Region, Shape2D
 from napari_sam.core.prompts import PromptSet, merge_prompts
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.spaces import VolumeSpace, nearest_index
@@ -157,6 +157,12 @@ def prompts_on_plane(marks: Marks, plane: PlaneRef, volume: VolumeLike) -> Promp
     prompts = merge_prompts(sets)
     prompts.check_inside(size)
     return prompts
+
+
+def correcting(prompts: PromptSet, start: Region) -> PromptSet:
+    """Points that correct a mask, together with it; a box or an outline says afresh where the object is."""
+    outlined = prompts.box_yxyx is not None or prompts.mask is not None
+    return prompts if outlined else replace(prompts, mask=start.mask)
 
 
 def _shape_prompts(kind: ShapeKind, positive: bool, vertices_yx: FloatArray, size: Shape2D) -> PromptSet:

@@ -109,6 +109,8 @@ class ObjectRecord:
         Answers to these marks.
     asked : dict of PlaneRef to Marks
         The marks of a plane that its prediction answers, or that were handed to the model last.
+    starts : dict of PlaneRef to Region or None
+        What was in a plane before its marks, if they are there to correct it.
     written : dict of PlaneRef to Region
         What is in the label array.
     ends : tuple of PropagationStep
@@ -134,6 +136,7 @@ class ObjectRecord:
     marks: Marks = field(default_factory=Marks)
     predictions: dict[PlaneRef, MaskPrediction] = field(default_factory=dict)
     asked: dict[PlaneRef, Marks] = field(default_factory=dict)
+    starts: dict[PlaneRef, Region | None] = field(default_factory=dict)
     written: dict[PlaneRef, Region] = field(default_factory=dict)
     ends: tuple[PropagationStep, ...] = ()
     scores: dict[PlaneRef, PlaneScore] = field(default_factory=dict)
@@ -187,6 +190,17 @@ class ObjectRecord:
         prediction = self.predictions.get(plane)
         return prediction.region if prediction is not None and prediction.region.area else marks
 
+    def start(self, plane: PlaneRef, marks: Marks) -> Region | None:
+        """What the marks of a plane are there to correct: a mask that was carried, painted or taken over.
+
+        It is the same as long as there are marks. A mask that answers the user's own prompts is asked for afresh,
+        unless the marks say only what is not of it.
+        """
+        score, written = self.scores.get(plane), self.written.get(plane)
+        is_own = score is not None and score.is_seed
+        start = self.starts.setdefault(plane, None if is_own else written)
+        return start if start is not None or marks.positive.any() else written
+
     def forget_question(self, plane: PlaneRef, marks: Marks) -> None:
         """Let the same marks be asked again: what was cancelled or failed has no answer."""
         if self.asked.get(plane) is marks:
@@ -195,6 +209,7 @@ class ObjectRecord:
     def forget(self, plane: PlaneRef) -> None:
         """Drop the answer for a plane that has no marks any more."""
         self.asked.pop(plane, None)
+        self.starts.pop(plane, None)
         self.predictions.pop(plane, None)
 
     def set_prediction(self, plane: PlaneRef, prediction: MaskPrediction) -> None:

@@ -12,7 +12,7 @@ from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
-from napari_sam.session.recovery import Asked
+from napari_sam.session.recovery import Asked, decode_mask
 from napari_sam.session.resolve import Blocked, parallel, planes_around
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ class Predictions:
                 plane=encode(request.plane),
                 marks=request.marks.to_json(),
                 follows=request.follows,
+                start=session.writer.encoded(request.start),
                 model=session.opening.model_number,
             )
         if record is session.record:
@@ -134,13 +135,17 @@ class Predictions:
         if earlier is not None:
             request = replace(request, follows=(self._numbers[key], earlier.chosen))
         elif recovered is not None and recovered.questions[-1].same_as(marks):
+            record.starts[plane] = decode_mask(recovered.start, self._session.journal)
             request = replace(
                 request,
                 chain=recovered.chain,
                 number=recovered.number,
                 chosen=recovered.chosen,
                 is_known=True,
+                start=record.starts[plane],
             )
+        else:
+            request = replace(request, start=record.start(plane, marks))
         if not request.number:
             request, self._next = replace(request, number=self._next), self._next + 1
         self._session.orders.submit(request)

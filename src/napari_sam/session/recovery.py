@@ -52,11 +52,14 @@ class Asked:
         In order; each answer was handed in with the next question.
     choices : tuple of (int or None)
         Which mask of each answer was chosen; None for the one that the model chose.
+    start : Any
+        The mask that the first question corrected, as the journal holds it; None if there was none.
     """
 
     number: int
     questions: tuple[Marks, ...]
     choices: tuple[int | None, ...]
+    start: Any = None
 
     @property
     def chain(self) -> tuple[tuple[Marks, int | None], ...]:
@@ -134,6 +137,7 @@ class Story:
     def _chain(self, number: int) -> Asked:
         questions: list[Marks] = []
         choices: list[int | None] = [self.answers[number].get("chosen")]
+        answer = self.answers[number]
         link: int | None = number
         while link is not None:
             answer = self.answers[link]
@@ -141,7 +145,7 @@ class Story:
             link, chosen = answer["follows"] or (None, None)
             if chosen is not None:
                 choices.append(chosen)
-        return Asked(number, tuple(reversed(questions)), tuple(reversed(choices)))
+        return Asked(number, tuple(reversed(questions)), tuple(reversed(choices)), answer.get("start"))
 
     def _object(self, object_id: int) -> ObjectRecord:
         return self.objects.setdefault(object_id, ObjectRecord(object_id))
@@ -353,11 +357,16 @@ def read_region(journal: Journal, at: int) -> Region:
 
 def decode_request(request: Mapping[str, Any], journal: Journal) -> dict[str, Any]:
     """Fields of a request of the journal, with their masks."""
+    return {name: decode_mask(value, journal) for name, value in request.items() if name != "kind"}
 
-    def find(value: Mapping[str, Any]) -> Region | None:
-        return read_region(journal, value["at"]) if "at" in value else None
 
-    return {name: decode(value, find) for name, value in request.items() if name != "kind"}
+def decode_mask(value: Any, journal: Journal) -> Any:
+    """A value of the journal, with masks that it names by their place."""
+
+    def find(named: Mapping[str, Any]) -> Region | None:
+        return read_region(journal, named["at"]) if "at" in named else None
+
+    return decode(value, find)
 
 
 def _open_labels(story: Story, journal: Journal) -> LabelArray | None:

@@ -232,7 +232,8 @@ class _Player:
             before, chosen = record["follows"]
             earlier = choose(self._answer(before), chosen)
         engine = self._engine(record["model"])
-        answer = engine.answer(decode(record["plane"]), Marks.from_json(record["marks"]), earlier)
+        start = decode(record.get("start"), self._find)
+        answer = engine.answer(decode(record["plane"]), Marks.from_json(record["marks"]), earlier, start)
         self._check_pixels(engine)
         return answer
 

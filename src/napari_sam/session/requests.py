@@ -138,6 +138,8 @@ class Predict(Request):
         Which of the masks the user had chosen; None leaves it to the model.
     is_known : bool
         Whether the journal has this answer from an earlier run.
+    start : Region, optional
+        What the object is in this plane already, if the first marks are there to correct it.
     """
 
     object_id: int
@@ -149,6 +151,7 @@ class Predict(Request):
     chain: tuple[tuple[Marks, int | None], ...] = ()
     chosen: int | None = None
     is_known: bool = False
+    start: Region | None = None
     priority: ClassVar[Priority] = Priority.DECODE
     title: ClassVar[str] = "Predicting"
 

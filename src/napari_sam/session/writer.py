@@ -188,6 +188,11 @@ class Writer:
                 for name, value in change.after.items():
                     setattr(record, name, value)
 
+    def encoded(self, value: Any) -> Any:
+        """A value for the journal; masks that are in it already are named by their place."""
+        origins = self._origins() if value is not None else {}
+        return encode(value, lambda r: origins.get(id(r)))
+
     def _encoded(self, request: ask.Request) -> Any:
         """A request for the journal; None if it holds something that cannot be kept."""
         origins = self._origins()
