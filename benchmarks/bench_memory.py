@@ -49,7 +49,7 @@ def make_prompts(path: Path, n_planes: int) -> None:
     middle = n_planes // 2
     point = [SIDE / 2, SIDE / 2 + 40 * np.sin(middle / 30)]
     objects = [{"id": 1, "prompts": [{"plane": middle, "positive": [point]}]}]
-    off = {"min_iou": None, "max_area_change": None, "min_predicted_iou": None}
+    off = {"min_iou": None, "max_area_change": None, "min_predicted_iou": None, "min_likeness": None}
     path.write_text(json.dumps({"objects": objects, "propagation": off}))
 
 

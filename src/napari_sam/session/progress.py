@@ -61,7 +61,7 @@ def _advanced(job: JobStatus, value: object) -> JobStatus:
     if isinstance(job.request, SaveLabels) and isinstance(value, tuple):
         done, total = value
         return replace(job, done=done, total=total)
-    return replace(job, done=job.done + 1)
+    return replace(job, done=job.done + (value is not None))
 
 
 def _expected_steps(request: Request) -> int:
