@@ -54,9 +54,11 @@ class Plan:
     chunk: int = 512
 
 
-FULL = Plan()
-SMALL = Plan(planes=20, side=512, column=20, region=512, carried=12)
-QUICK = Plan(planes=200, side=1280, column=12, region=512, carried=4)
+REAL = (Plan(planes=20, side=512, column=20, region=512, carried=12), Plan())
+QUICK = (
+    Plan(planes=6, side=256, column=6, region=256, carried=3, chunk=256),
+    Plan(planes=60, side=768, column=6, region=256, carried=3, chunk=256),
+)
 
 
 def texture(plan):
@@ -223,7 +225,7 @@ def main():
         warnings.simplefilter("ignore")  # absent chunks are meant
         print(json.dumps(work(Path(path), Path(folder), Plan(**json.loads(plan)))))
         return
-    plans, results, said = [SMALL, QUICK if given.quick else FULL], [], machine()
+    plans, results, said = QUICK if given.quick else REAL, [], machine()
     with tempfile.TemporaryDirectory() as name:
         for number, plan in enumerate(plans):
             path = Path(name) / f"{number}.ome.zarr"

@@ -14,7 +14,6 @@ needs for that plane. These are different networks, so only their time is compar
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+
+from common import machine, write_table
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -187,14 +188,6 @@ def table(rows):
     return "\n".join(lines)
 
 
-def machine():
-    """What it ran on."""
-    flags = Path("/proc/cpuinfo").read_text()
-    model = next((x.split(":")[1].strip() for x in flags.splitlines() if x.startswith("model name")), "")
-    best = "AVX-512 bf16" if "avx512_bf16" in flags else "AVX-512" if "avx512f" in flags else "AVX2"
-    return f"{model or platform.processor()}, {os.cpu_count()} cores, {best}; load {os.getloadavg()[0]:.1f}"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--reference-python", default=os.environ.get("NAPARI_SAM_REFERENCE_PYTHON"))
@@ -215,20 +208,7 @@ def main():
     text = f"{machine()}; medians of {options.rounds} rounds.\n\n{table(rows)}\n"
     print(text)
     if options.table:
-        write(options.table, text)
-
-
-def write(path, text):
-    """Replace what is between the markers, or begin the file."""
-    start, end = "<!-- reference: begin -->\n", "<!-- reference: end -->\n"
-    old = (
-        path.read_text()
-        if path.exists()
-        else f"# Benchmarks\n\n## Against the reference packages\n\n{start}{end}"
-    )
-    if start not in old:
-        old += f"\n## Against the reference packages\n\n{start}{end}"
-    path.write_text(old[: old.index(start)] + start + text + old[old.index(end) :])
+        write_table(options.table, "reference", "Against the reference packages", text)
 
 
 if __name__ == "__main__":
