@@ -78,6 +78,19 @@ def test_a_mask_that_answers_the_users_own_click_is_asked_for_afresh(desk, asked
     assert asked[1].mask is not None
 
 
+def test_who_propagates_before_the_model_has_answered_corrects_as_well(desk, tmp_path):
+    before = desk.labels
+    desk.backend.predictor.encode_delay_s = 0.2
+    desk.session.show(OTHER)
+    desk.session.set_marks(marks(CLICK, NOT_HERE))
+    assert desk.session.shown_prediction is None
+    desk.session.propagate()
+    desk.settle()
+    np.testing.assert_array_equal(desk.labels, before)
+    desk.session.journal.close()
+    assert replay(tmp_path / "one", ArrayVolume(PHANTOM.image), FakeBackend()).is_identical
+
+
 def test_a_session_that_was_killed_and_a_replay_ask_the_same(desk, asked, tmp_path):
     desk.click(marks(CLICK, NOT_HERE), OTHER)
     desk.session.commit()

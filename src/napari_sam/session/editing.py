@@ -234,6 +234,7 @@ class Editing:
         ways = settings.direction.steps
         indices = {i for gap in gaps for i in _visited(gap, reach, ways)}
         own = {*anchors, *record.corrected, *record.predictions}
+        waiting = {p: record.starts.get(p) for p, value in seeds.items() if isinstance(value, Marks)}
         stale = [p for p in record.written if parallel(p, view) and p.index in indices and p not in own]
         return ask.Carried(
             object_id=record.object_id,
@@ -243,6 +244,7 @@ class Editing:
             gaps=gaps,
             protected=tuple(p for p in record.corrected if p not in seeds),
             anchors={view.at(index): text for index, text in new.items()},
+            starts={plane: start for plane, start in waiting.items() if start is not None},
         )
 
     def changes_of(self, carried: ask.Carried) -> RecordChange:

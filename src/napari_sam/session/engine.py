@@ -406,7 +406,9 @@ def choose(prediction: MaskPrediction, chosen: int | None) -> MaskPrediction:
 def _propagation(request: ask.Propagate, predictor: Predictor, encoder: CachingEncoder) -> Steps:
     plane = request.plane
     seeds = {
-        object_id: {p.index: _seed(value, p, encoder.volume) for p, value in one.seeds.items()}
+        object_id: {
+            p.index: _seed(value, p, encoder.volume, one.starts.get(p)) for p, value in one.seeds.items()
+        }
         for object_id, one in request.objects.items()
     }
     return propagate_objects(
@@ -421,8 +423,13 @@ def _propagation(request: ask.Propagate, predictor: Predictor, encoder: CachingE
     )
 
 
-def _seed(value: Region | Marks, plane: PlaneRef, volume: VolumeLike) -> PromptSet:
-    return PromptSet(mask=value.mask) if isinstance(value, Region) else prompts_on_plane(value, plane, volume)
+def _seed(
+    value: Region | Marks, plane: PlaneRef, volume: VolumeLike, start: Region | None = None
+) -> PromptSet:
+    if isinstance(value, Region):
+        return PromptSet(mask=value.mask)
+    prompts = prompts_on_plane(value, plane, volume)
+    return prompts if start is None else correcting(prompts, start)
 
 
 def _nothing(plane: PlaneRef, one: ask.Carried) -> LabelEdit:

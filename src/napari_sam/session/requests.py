@@ -209,6 +209,8 @@ class Carried:
         The user's own planes without a seed; nothing is written there.
     anchors : mapping of PlaneRef to str
         Digests of all of the user's planes, for the next time.
+    starts : mapping of PlaneRef to Region
+        What the marks among the seeds are there to correct.
     """
 
     object_id: int
@@ -218,6 +220,7 @@ class Carried:
     gaps: tuple[Gap, ...] | None = None
     protected: tuple[PlaneRef, ...] = ()
     anchors: Mapping[PlaneRef, str] = field(default_factory=dict)
+    starts: Mapping[PlaneRef, Region] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -238,6 +241,7 @@ class Propagate(Request):
     gaps: tuple[Gap, ...] | None = None
     protected: tuple[PlaneRef, ...] = ()
     others: tuple[Carried, ...] = ()
+    starts: Mapping[PlaneRef, Region] = field(default_factory=dict)
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Propagating"
 
@@ -251,6 +255,7 @@ class Propagate(Request):
             stale=self.stale,
             gaps=self.gaps,
             protected=self.protected,
+            starts=self.starts,
         )
         return {one.object_id: one for one in (first, *self.others)}
 

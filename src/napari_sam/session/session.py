@@ -347,6 +347,7 @@ class Session:
             gaps=first.gaps,
             protected=first.protected,
             others=tuple(carried[1:]),
+            starts=first.starts,
         )
         for one in carried:
             self.objects[one.object_id].ends = ()
