@@ -1,8 +1,11 @@
 """Layers are held by reference: deleting, renaming, reordering and moving them breaks nothing."""
 
+from importlib.resources import files
+
 import numpy as np
 import pytest
 from napari.layers import Points
+from npe2 import PluginManifest
 
 from napari_sam.testing.phantoms import ball_volume
 
@@ -167,3 +170,27 @@ def test_undo_takes_the_last_point_off_its_layer(widget, wait):
     wait(widget)
     assert len(widget.controller.layers.points.data) == 0
     assert not widget.session.preview[0, 8].any()
+
+
+def test_a_widget_opened_by_napari_knows_its_layers(make_napari_viewer, npe2pm, wait, monkeypatch, backend):
+    """napari hands a widget that it makes itself a proxy of the viewer, whose layers are proxies as well."""
+    monkeypatch.setattr("napari_sam.plugin.controller.SamBackend", lambda: backend)
+    manifest = PluginManifest.from_file(str(files("napari_sam") / "napari.yaml"))
+    with npe2pm.tmp_plugin(manifest=manifest):
+        viewer = make_napari_viewer()
+        viewer.add_image(ball_volume().image, name="balls")
+        _, widget = viewer.window.add_plugin_dock_widget("napari-sam-volumes", "napari-sam: Segment")
+    wait(widget)
+    layers = widget.controller.layers
+    assert layers.tool == "points"
+    assert widget.tool_buttons["points"].isChecked()
+    assert not widget.adopt_button.isEnabled()  # the selected layer is the session's own
+    mine = viewer.add_points(ndim=3, name="mine")
+    viewer.layers.selection.active = mine
+    wait(widget)
+    widget.adopt_button.click()
+    assert layers.points is mine
+    viewer.layers.remove("balls")
+    wait(widget)
+    assert widget.controller.image is None
+    assert widget.session.close(timeout=10)

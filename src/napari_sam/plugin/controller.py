@@ -290,6 +290,7 @@ class SegmentController:
         for event in (dims.current_step, dims.order, dims.ndisplay, dims.ndim):
             event.connect(self.show_view)
         self.viewer.layers.events.removed.connect(self._layer_removed)
+        self.refreshed.connect(self._colour_objects)
         session.changed.connect(self._refresh_soon)
         session.planes_encoded.connect(self._refresh_soon)
         session.preview_changed.connect(self._on_preview)
@@ -349,6 +350,12 @@ class SegmentController:
             layer = self.layers.show_labels(labels, self.session.hand.editable())
             layer.events.paint.connect(self._on_paint)
             bind_undo(layer, self.session.undo, self.session.redo)
+
+    def _colour_objects(self) -> None:
+        if self.layers is not None:
+            records = self.session.objects.items()
+            colours = {i: record.colour for i, record in records if record.colour is not None}
+            self.layers.colour_objects(colours, self.session.next_free_id)
 
     def _on_labels_changed(self, change: LabelChange) -> None:
         if self.layers is None or self.session.labels is None:

@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Labels, Points, Shapes
-from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.colormaps import CyclicLabelColormap, DirectLabelColormap
 
 from napari_sam.core.arrays import Array, FloatArray
 from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.spaces import layer_affine
 from napari_sam.errors import VolumeError
+from napari_sam.plugin.colours import own_colours
 from napari_sam.plugin.partial import bands, show_box
 from napari_sam.plugin.space import LayerFrame, layer_space
 from napari_sam.plugin.views import AxisView
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.marks import Marks, ShapeKind, ShapeMark
+from napari_sam.session.objects import Colour
 from napari_sam.session.preview import PreviewArray, Redraw
 
 POLARITY = "polarity"
@@ -62,6 +64,9 @@ class SessionLayers:
         self._on_edit, self._soon = on_edit, soon
         self._bands: deque[tuple[Labels | None, PlaneRef, BoxYXYX, Array]] = deque()
         self._quiet = False
+        self._base: Any = None
+        self._shown: Any = None
+        self._colours: dict[int, Colour] = {}
 
     # Making and adopting
 
@@ -88,7 +93,7 @@ class SessionLayers:
             **self._geometry(level),
         )
         layer.editable = False
-        self.preview = self._add(layer, above=self.image)
+        self.preview = self._add(layer, above=self.labels if self._is_here(self.labels) else self.image)
 
     def show_labels(self, labels: LabelArray, data: Any = None) -> Labels:
         """Show a label array on disk; its layer reads planes as they are looked at.
@@ -103,6 +108,8 @@ class SessionLayers:
         self._remove(self.labels)
         layer = Labels(data, name=f"{self.image.name} objects", opacity=0.5, **self._geometry(labels.level))
         self.labels = self._add(layer, above=self.image)
+        self._base = self._shown = layer.colormap
+        self._colours = {}
         return layer
 
     def adopt_labels(self, layer: Labels, level: int) -> LabelArray:
@@ -147,6 +154,24 @@ class SessionLayers:
         layer.events.data.connect(self._edited)
         layer.mouse_drag_callbacks.append(self._after_drag)
         self.shapes = layer
+
+    def colour_objects(self, colours: dict[int, Colour], largest: int) -> None:
+        """Show these labels in colours of their own; the others, and all in a layer of the user's, as they are.
+
+        Labels go up to `largest`. Costs nothing if nothing changed.
+        """
+        layer = self.labels
+        if not self._is_here(layer) or layer not in self._own:
+            return
+        assert layer is not None
+        if layer.colormap is not self._shown:  # the user has shuffled the colours
+            self._base, self._colours = layer.colormap, {}
+        is_short = bool(colours) and largest >= len(self._shown.colors)
+        if (colours == self._colours and not is_short) or not isinstance(self._base, CyclicLabelColormap):
+            return
+        self._colours = colours
+        self._shown = own_colours(self._base, colours, largest) if colours else self._base
+        layer.colormap = self._shown
 
     def follow_image(self, frame: LayerFrame, level: int) -> None:
         """Lie over the image again after its transform changed; adopted layers are left where they are."""
@@ -223,12 +248,10 @@ class SessionLayers:
     @property
     def tool(self) -> str | None:
         """What the user draws with now, as `use_tool` takes it."""
-        active = self.viewer.layers.selection.active
-        if (
-            active is None
-            or active not in (self.points, self.shapes)
-            or not str(active.mode).startswith("add")
-        ):
+        active = active_layer(self.viewer)
+        if active is None or active not in (self.points, self.shapes):
+            return None
+        if not str(active.mode).startswith("add"):
             return None
         return "points" if active is self.points else str(active.mode).removeprefix("add_")
 
@@ -371,6 +394,15 @@ class SessionLayers:
             yield
         finally:
             self._quiet = False
+
+
+def active_layer(viewer: Any) -> Any:
+    """The selected layer itself, None if there is none or several.
+
+    What napari hands to a widget are proxies, which are no layer by ``is``; the list gives the layers themselves.
+    """
+    active = viewer.layers.selection.active
+    return next((layer for layer in viewer.layers if layer == active), None)
 
 
 def _new_points(geometry: dict[str, Any], name: str, size: float) -> Points:

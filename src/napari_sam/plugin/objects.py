@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_sam.plugin.controller import SegmentController
 
 ROW_HEIGHT = 20
-WIDTHS = {ID: 26, NAME: 54, CLASS: 44, COLOUR: 16, PLANES: 46, PROMPTS: 22, IOU: 34, DOUBT: 40}
+WIDTHS = {ID: 28, NAME: 50, CLASS: 42, COLOUR: 20, PLANES: 50, PROMPTS: 22, IOU: 40, DOUBT: 46}
 
 
 class ObjectTable(QTableView):  # type: ignore[misc]

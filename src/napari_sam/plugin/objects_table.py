@@ -111,6 +111,9 @@ class ObjectTableModel(QAbstractTableModel):  # type: ignore[misc]
             return cell_text(record, column)
         if role == Qt.ItemDataRole.ToolTipRole:
             return cell_tip(record, column)
+        if role == Qt.ItemDataRole.DecorationRole and column == COLOUR:
+            own = record.colour
+            return QColor.fromRgbF(*own) if own is not None else self._colour_of(record.object_id)
         if role == Qt.ItemDataRole.BackgroundRole:
             return self._background(record, column)
         if role == Qt.ItemDataRole.FontRole and record.object_id == self._active:
@@ -151,10 +154,6 @@ class ObjectTableModel(QAbstractTableModel):  # type: ignore[misc]
         )
 
     def _background(self, record: ObjectRecord, column: int) -> QBrush | None:
-        if column == COLOUR:
-            own = record.colour
-            colour = QColor.fromRgbF(*own) if own is not None else self._colour_of(record.object_id)
-            return QBrush(colour) if colour is not None else None
         doubt = record.summary.doubt
         if column == DOUBT and doubt is not None and doubt >= DOUBTFUL:
             return QBrush(doubt_colour(doubt))

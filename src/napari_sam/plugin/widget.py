@@ -25,7 +25,7 @@ from napari_sam.errors import DependencyError
 from napari_sam.plugin.advice import advice
 from napari_sam.plugin.controller import SegmentController
 from napari_sam.plugin.dispatch import Soon
-from napari_sam.plugin.layers import COLOURS
+from napari_sam.plugin.layers import COLOURS, active_layer
 from napari_sam.plugin.models import model_details
 from napari_sam.plugin.objects import ObjectTable
 from napari_sam.plugin.parts import Form, allow, button, choice, dot, fill, quiet, row, scrolling, section
@@ -333,7 +333,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.controller.use_tool(tool)
 
     def _adopt(self) -> None:
-        self.controller.adopt(self.viewer.layers.selection.active)
+        self.controller.adopt(active_layer(self.viewer))
 
     def _go_to_plane(self, index: int) -> None:
         self.controller.go_to_plane(index)
@@ -419,7 +419,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         count = len([r for r in session.objects.values() if r.written])
         self.object_label.setText(f"<b>Object {record.object_id}</b>  ({count} kept so far)")
         self.object_list.show_objects(session.objects.values(), record)
-        mine = self.controller.can_adopt(self.viewer.layers.selection.active)
+        mine = self.controller.can_adopt(active_layer(self.viewer))
         allow(
             self.adopt_button, None if mine else "select a Points, Shapes or Labels layer that is not in use"
         )
