@@ -48,3 +48,21 @@ def test_click_keep_propagate_undo_save(segment, wait, tmp_path):
     volume = open_volume(path)
     np.testing.assert_allclose(volume.spacing_zyx, (2.0, 0.5, 0.5))
     assert volume.shape_zyx() == phantom.labels.shape
+
+
+def test_the_status_line_follows_undo_and_redo(segment, wait):
+    phantom = ball_volume()
+    widget = segment(phantom.image, name="balls")
+    middle = [round((side - 1) / 2) for side in phantom.image.shape]
+    widget.viewer.dims.set_point(0, middle[0])
+    widget.controller.layers.points.add(middle)
+    wait(widget)
+    widget.session.propagate()
+    wait(widget)
+    assert widget.status.text().startswith("Propagated object 1.")
+    widget.session.undo()
+    wait(widget)
+    assert widget.status.text().startswith("Is the mask right?")
+    widget.session.redo()
+    wait(widget)
+    assert widget.status.text().startswith("Object 1 is in planes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from napari_sam.core.results import PropagationStep
 from napari_sam.plugin.keys import shown
 from napari_sam.session.doubt import describe_ends
+from napari_sam.session.objects import ObjectState
 from napari_sam.session.requests import Propagate, SaveLabels
 from napari_sam.session.resolve import Blocked, ResolvedSession
 from napari_sam.session.session import Session
@@ -49,6 +50,9 @@ def _next_step(session: Session, resolved: ResolvedSession, tool: str | None) ->
         return (
             f"Propagated {name}. {propagation_summary(record.ends)} {shown('next')} starts the next object."
         )
+    if record.written and record.state is not ObjectState.DRAFT and record.summary.planes:
+        first, last = record.summary.planes
+        return f"Object {record.object_id} is in planes {first} to {last}. {shown('next')} starts the next object."
     if record.written and resolved.propagate_blocked is None:
         return (
             f"Kept {name}. {shown('propagate')} carries it through the planes, "

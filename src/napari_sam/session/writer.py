@@ -128,6 +128,10 @@ class Writer:
             session.state.object_id = step.object_id
             self._apply(step.ordered(forward))
             session.marks_changed.emit()
+        for object_id in {write.object_id for write in step.writes if write.object_id}:
+            session.object(
+                object_id
+            ).ends = ()  # the propagation that ended there is not the last thing any more
         if step.writes and session.labels is not None:
             request = ask.RestoreLabels(labels=session.labels, writes=step.writes, forward=forward)
             session.ledger.begin(job)
