@@ -45,7 +45,9 @@ def size_of(folder):
 
 def seconds(value):
     """A time as people read it."""
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.3g} s"
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    return f"{value:.3g} s" if value < 600 else f"{value / 60:.0f} min"
 
 
 class Work:
