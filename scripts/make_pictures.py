@@ -14,7 +14,7 @@ def main() -> int:
     """Run the scripted session with the documentation's folder."""
     folder = ROOT / "docs" / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    files = ["tests/plugin/test_pictures.py", "tests/plugin/test_objects_pictures.py"]
+    files = [f"tests/plugin/test_{name}.py" for name in ("pictures", "objects_pictures", "long_session")]
     command = [sys.executable, "-m", "pytest", "-q", *files]
     return subprocess.run(command, cwd=ROOT, env=os.environ | {"NAPARI_SAM_PICTURES": str(folder)}).returncode
 

@@ -50,6 +50,22 @@ class FakeBackend:
         return FakeEncoder(volume, predictor)
 
 
+def session_state(session: Session) -> dict[str, Any]:
+    """What must survive: labels plane by plane, marks, undo and redo, settings."""
+    assert session.labels is not None
+    labels = np.asarray(session.labels.array[:])
+    records = session.objects.items()
+    return {
+        "planes": [zlib.crc32(np.ascontiguousarray(plane).data) for plane in labels],
+        "marks": {str(i): r.marks.to_json() for i, r in records if not r.marks.is_empty},
+        "undo": len(session.history),
+        "redo": session.history.next_redo is not None,
+        "written": {str(i): sorted(p.index for p in r.written) for i, r in records if r.written},
+        "policy": str(session.state.policy),
+        "object": session.state.object_id,
+    }
+
+
 class Desk:
     """A session, its backend, and an event loop that turns when it is told to.
 
@@ -104,19 +120,8 @@ class Desk:
         return np.asarray(self.session.labels.array[:])
 
     def state(self) -> dict[str, Any]:
-        """What must survive: labels plane by plane, marks, undo and redo, settings."""
-        session = self.session
-        return {
-            "planes": [zlib.crc32(np.ascontiguousarray(plane).data) for plane in self.labels],
-            "marks": {str(i): r.marks.to_json() for i, r in session.objects.items() if not r.marks.is_empty},
-            "undo": len(session.history),
-            "redo": session.history.next_redo is not None,
-            "written": {
-                str(i): sorted(p.index for p in r.written) for i, r in session.objects.items() if r.written
-            },
-            "policy": str(session.state.policy),
-            "object": session.state.object_id,
-        }
+        """What must survive."""
+        return session_state(self.session)
 
 
 class Script:
