@@ -124,3 +124,15 @@ def test_one_plane_in_which_it_is_not_seen_is_bridged(fading):
 def test_a_likeness_above_one_would_end_everything():
     with pytest.raises(PromptError, match=r"min_likeness .* 1\.5"):
         PropagationSettings(min_likeness=1.5)
+
+
+def test_a_seed_on_the_end_of_an_object_does_not_say_what_it_looks_like(fading):
+    """The second click is on a plane where the square is hardly seen; beyond it the mask must not go on."""
+    fading[9, 14:27, 14:27] = 101  # just enough for the fake model
+    fading[10:] = 70
+    predictor = Copying()
+    encoder = FakeEncoder(ArrayVolume(fading), predictor)
+    seeds = {1: {6: PromptSet([(20, 20)]), 9: PromptSet([(20, 20)])}}
+    settings = PropagationSettings(min_likeness=0.3)
+    steps = list(propagate_objects(encoder, predictor, seeds, settings=settings))
+    assert max(step.plane_index for step in steps if step.region.area) == 9

@@ -1,7 +1,7 @@
 """Measure propagation: labelled objects carried through their volume from one click, and from a correction.
 
 The click is at the pixel deepest inside the object in its middle plane, that of its largest area. The
-correction is a click on the largest error of the plane that came out worst, and everything runs again.
+correction is a click on the largest error of the plane with the most wrong pixels, and everything runs again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from napari_sam.core.protocols import Predictor
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.propagation import PropagationSettings, propagate_objects
 from napari_sam.training.evaluate import Pair, volume_name
-from napari_sam.training.protocol import first_click, iou, next_click
+from napari_sam.training.protocol import first_click, next_click
 
 MIN_PLANES, MIN_AREA = 3, 30
 
@@ -102,11 +102,11 @@ class VolumeTrial:
     def with_correction(
         self, label: int, seeds: Mapping[int, PromptSet], masks: Masks
     ) -> Mapping[int, PromptSet]:
-        """The seeds with a click on the largest error of the worst of the object's planes."""
-        planes = np.flatnonzero((self.labels == label).any(axis=(1, 2))).tolist()
+        """The seeds with a click on the largest error of the plane with the most wrong pixels."""
+        planes = sorted({*np.flatnonzero((self.labels == label).any(axis=(1, 2))).tolist(), *masks})
         shape = self.labels.shape[1:]
         answers = {i: masks[i].mask if i in masks else np.zeros(shape, bool) for i in planes}
-        worst = min(planes, key=lambda i: iou(answers[i], self.truth(label, i)))
+        worst = max(planes, key=lambda i: int(np.count_nonzero(answers[i] != self.truth(label, i))))
         click = next_click(self.truth(label, worst), answers[worst])
         if click is None:
             return seeds

@@ -1,13 +1,15 @@
 """Whether a mask still lies on what its object looks like, judged by the image encoder's own features.
 
 A mask that is carried from plane to plane is carried on where its object has ended: a mask prompt says that there is
-something, and the decoder finds something. The embedding tells. On the seed plane its mean inside the mask
+something, and the decoder finds something. The embedding tells. On a seed plane its mean inside the mask
 and its mean around the mask are two points in the space of features; the line between them leads from "around it"
-(0) to "the object" (1), and the mean inside a later mask has a place along that line, its *likeness*.
+(0) to "the object" (1), and the mean inside a later mask has a place along that line, its *likeness*. Of several seed
+planes the one counts on which the object stands out most: others may show no more than its end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +30,11 @@ class Look:
     inside: FloatArray
     around: FloatArray
 
+    @property
+    def contrast(self) -> float:
+        """Distance between inside and around."""
+        return float(np.linalg.norm(self.inside - self.around))
+
     def likeness(self, reference: Look) -> float:
         """Place of the inside between the surroundings (0) and the inside (1) of `reference`.
 
@@ -36,6 +43,12 @@ class Look:
         line = reference.inside - reference.around
         length = float(line @ line)
         return float((self.inside - reference.around) @ line) / length if length > 0 else 1.0
+
+
+def clearest(looks: Iterable[Look | None]) -> Look | None:
+    """The look that stands out most from its surroundings; None if there is none."""
+    known = [look for look in looks if look is not None]
+    return max(known, key=lambda look: look.contrast, default=None)
 
 
 def look_of(embedding: ImageEmbedding, region: Region) -> Look | None:

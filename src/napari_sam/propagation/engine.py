@@ -18,7 +18,7 @@ planes that neither direction reached are filled in as well. Objects that meet s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
@@ -29,7 +29,7 @@ from napari_sam.core.results import ImageEmbedding, MaskPrediction, PropagationS
 from napari_sam.errors import PromptError
 from napari_sam.inference.predict import predict_plane
 from napari_sam.propagation.anchors import Gap, gaps_of
-from napari_sam.propagation.appearance import Look, look_of
+from napari_sam.propagation.appearance import Look, clearest, look_of
 from napari_sam.propagation.carry import carried_prompts, widened_box
 from napari_sam.propagation.doubt import Spacing, filled_doubt
 from napari_sam.propagation.fronts import Front, closest, no_region
@@ -192,12 +192,17 @@ class _Run:
 
     def _object_fronts(self, object_id: int, seeds: Mapping[int, PromptSet]) -> Iterator[Front]:
         """What sets out into the gaps between the seed planes of an object, and beyond them."""
-        for gap in gaps_of(seeds):
-            wanted = object_id not in self.gaps or gap in self.gaps[object_id]
-            if wanted and gap.planes(*self.limits):
-                yield from self._gap_fronts(object_id, gap)
+        wanted = [gap for gap in gaps_of(seeds) if gap in self.gaps.get(object_id, (gap,))]
+        open_gaps = [gap for gap in wanted if gap.planes(*self.limits)]
+        look = self._object_look(object_id, seeds) if open_gaps else None
+        for gap in open_gaps:
+            yield from self._gap_fronts(object_id, gap, look)
 
-    def _gap_fronts(self, object_id: int, gap: Gap) -> Iterator[Front]:
+    def _object_look(self, object_id: int, seeds: Iterable[int]) -> Look | None:
+        """What the object looks like on its seed planes."""
+        return clearest(self._look(self.first.at(index), self.found[object_id, index]) for index in seeds)
+
+    def _gap_fronts(self, object_id: int, gap: Gap, look: Look | None) -> Iterator[Front]:
         starts = {
             way: (index, self.found[object_id, index])
             for way, index in ((1, gap.below), (-1, gap.above))
@@ -213,8 +218,7 @@ class _Run:
             other = gap.above if way > 0 else gap.below
             outer = self.limits[1] if way > 0 else self.limits[0] - 1
             limit = (outer, StopReason.RANGE_END) if other is None else (other, StopReason.SEED_REACHED)
-            seed = self.first.at(index)
-            yield Front(object_id, way, seed, index, region, *limit, self._look(seed, region), span)
+            yield Front(object_id, way, self.first.at(index), index, region, *limit, look, span)
 
     def _visit(self, plane: PlaneRef, fronts: list[Front]) -> Iterator[PropagationStep]:
         """Move these fronts onto a plane; all their objects are answered in one batch."""

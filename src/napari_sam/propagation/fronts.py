@@ -31,7 +31,7 @@ class Front:
     limit_reason : StopReason
         What to say when it is reached.
     look : Look, optional
-        What the object looks like on the seed plane it comes from; it is not compared with None.
+        What the object looks like on its seed planes; nothing is compared with None.
     span : Span, optional
         Where two directions meet.
     weak : list of PropagationStep
