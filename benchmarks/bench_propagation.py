@@ -44,6 +44,7 @@ VARIANTS = {
     "min_iou": [None, 0.1, 0.3, 0.5, 0.7],
     "max_area_change": [None, 2.0, 3.0, 4.0, 8.0],
     "min_predicted_iou": [None, 0.3, 0.5, 0.6, 0.7],
+    "min_likeness": [None, 0.1, 0.2, 0.3],
     "bridge": [0, 1, 2],
     "fill_gaps": [True, False],
     "fusion": list(Fusion),
@@ -147,7 +148,8 @@ def report(bench: Bench, chosen: PropagationSettings) -> list[str]:
     default = PropagationSettings()
     trials = {"default": default, "chosen on the training volumes": chosen}
     trials |= {" + ".join(carry): replace(default, carry=carry) for carry in MIXTURES}
-    trials["no stop rule but empty"] = replace(
+    trials["without min_likeness"] = replace(default, min_likeness=None)
+    trials["min_likeness alone"] = replace(
         default, min_iou=None, max_area_change=None, min_predicted_iou=None
     )
     trials["neither bridged nor filled in"] = replace(default, bridge=0, fill_gaps=False)
