@@ -9,7 +9,7 @@ from napari_sam.core.planes import Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, StopReason, TileEmbedding
 from napari_sam.errors import PromptError
-from napari_sam.propagation import PropagationSettings, propagate_objects
+from napari_sam.propagation import Carry, PropagationSettings, propagate_objects
 from napari_sam.propagation.appearance import Look, look_of
 from napari_sam.testing.fakes import ArrayVolume, FakeEncoder, FakePredictor
 
@@ -92,7 +92,8 @@ def carried(image, **settings):
     predictor = Copying()
     encoder = FakeEncoder(ArrayVolume(image), predictor)
     seeds = {1: {6: PromptSet([(20, 20)])}}
-    return list(propagate_objects(encoder, predictor, seeds, settings=PropagationSettings(**settings)))
+    given = PropagationSettings(carry=(Carry.MASK,), **settings)
+    return list(propagate_objects(encoder, predictor, seeds, settings=given))
 
 
 @pytest.fixture
@@ -133,6 +134,6 @@ def test_a_seed_on_the_end_of_an_object_does_not_say_what_it_looks_like(fading):
     predictor = Copying()
     encoder = FakeEncoder(ArrayVolume(fading), predictor)
     seeds = {1: {6: PromptSet([(20, 20)]), 9: PromptSet([(20, 20)])}}
-    settings = PropagationSettings(min_likeness=0.3)
+    settings = PropagationSettings(carry=(Carry.MASK,), min_likeness=0.3)
     steps = list(propagate_objects(encoder, predictor, seeds, settings=settings))
     assert max(step.plane_index for step in steps if step.region.area) == 9

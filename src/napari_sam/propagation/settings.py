@@ -99,7 +99,7 @@ class PropagationSettings:
         Nothing is carried, or a number makes no sense.
     """
 
-    carry: tuple[Carry, ...] = (Carry.BOX, Carry.MASK)
+    carry: tuple[Carry, ...] = (Carry.POINTS,)
     box_margin: float = 0.1
     min_iou: float | None = 0.3
     max_area_change: float | None = 4.0
