@@ -136,3 +136,8 @@ def test_a_file_that_may_be_half_copied_is_still_complained_about(tmp_path):
         save_labels(open_volume(tmp_path / "work.zarr"), tmp_path / "a.ome.zarr")
     with pytest.raises(VolumeError, match="not stored"):
         save_labels(open_volume(tmp_path / "work.zarr", missing_chunks="error"), tmp_path / "b.ome.zarr")
+
+
+def test_of_a_store_that_may_not_list_its_chunks_nothing_is_known():
+    array = zarr.create_array(zarr.storage.MemoryStore(), shape=(4, 8, 8), chunks=(1, 8, 8), dtype="u1")
+    assert stored_parts(array, "ZYX") is None

@@ -13,6 +13,7 @@ from zarr.core.sync import sync
 
 from napari_sam.core.planes import BoxYXYX
 from napari_sam.io.axes import SPATIAL
+from napari_sam.io.readers.ome_zarr import local_path
 
 _CHUNK = re.compile(r"(?:c[/.])?(\d+(?:[/.]\d+)*)")
 """Name of a chunk in any of zarr's encodings: "c/0/1/2", "c.0.1.2", "0/1/2", "0.1.2"."""
@@ -44,7 +45,7 @@ def stored_parts(array: Any, axes: str) -> StoredParts | None:
     Parameters
     ----------
     array : array_like
-        A zarr array; of others nothing is known.
+        A zarr array in a folder; of others nothing is known.
     axes : str
         Its axes, one letter a dimension.
 
@@ -54,6 +55,8 @@ def stored_parts(array: Any, axes: str) -> StoredParts | None:
         None where anything may be anywhere: no zarr, absent chunks that are not 0, names of chunks that say nothing.
     """
     if not isinstance(array, zarr.Array) or array.fill_value != 0:
+        return None
+    if local_path(array) is None:  # other stores, such as the pages of a TIFF, need not list their chunks
         return None
     names = sync(_names(array))
     matches = [
