@@ -40,7 +40,7 @@ def test_jumps_are_named(region, reason):
 
 def test_the_models_own_doubt_is_named():
     assert doubt(disc(20), disc(20), quality=0.55).reasons == (DoubtReason.PREDICTED_IOU,)
-    assert doubt(disc(20), disc(20), stability=0.55).reasons == (DoubtReason.STABILITY,)
+    assert doubt(disc(20), disc(20), stability=0.1).reasons == (DoubtReason.STABILITY,)
 
 
 def test_thick_planes_may_change_more():

@@ -16,10 +16,10 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import Doubt, DoubtReason, PropagationStep
 
-GOOD_ESTIMATE, BAD_ESTIMATE = 0.9, 0.5
-"""Predicted IoU without doubt, and with full doubt."""
+GOOD_ESTIMATE, BAD_ESTIMATE = 0.65, 0.3
+"""Predicted IoU without doubt, and with full doubt; measured, see ``docs/propagation.md``."""
 
-GOOD_STABILITY, BAD_STABILITY = 0.9, 0.5
+GOOD_STABILITY, BAD_STABILITY = 0.2, 0.0
 GOOD_AGREEMENT, BAD_AGREEMENT = 0.85, 0.3
 FILLED_SNAPPED, FILLED_SHAPE = 0.4, 0.7
 """Doubt of a plane that was filled in, where the model agrees with the shape, and where it does not."""
