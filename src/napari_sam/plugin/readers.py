@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import zarr
 from npe2 import PluginManager
-from zarr.storage import LocalStore
 
 from napari_sam.io.axes import CHANNELS
-from napari_sam.io.readers.ome_zarr import is_zarr, ome_attributes
+from napari_sam.io.readers.ome_zarr import is_label_image, is_zarr
 from napari_sam.io.readers.tiff import SUFFIXES
 from napari_sam.io.volume import Volume, open_volume
 
@@ -42,7 +40,7 @@ def read_layers(path: str | list[str]) -> list[LayerData]:
     levels = list(volume.levels)
     weakref.finalize(levels[0], volume.close)  # the file stays open as long as the layer has its pixels
     data = levels if len(levels) > 1 else levels[0]
-    kind = "labels" if _is_labels(place) else "image"
+    kind = "labels" if is_label_image(place) else "image"
     attributes = {"name": _name(place), "multiscale": len(levels) > 1, **_geometry(volume)}
     return [(data, attributes | ({"rgb": volume.is_rgb} if kind == "image" else {}), kind)]
 
@@ -68,13 +66,6 @@ def _geometry(volume: Volume) -> dict[str, Any]:
         "units": [units.get(a) or "pixel" for a in axes],
     }
     return found | ({"axis_labels": tuple(axes.lower())} if axes.isalpha() else {})
-
-
-def _is_labels(path: Path) -> bool:
-    if not path.is_dir():
-        return False
-    node = zarr.open(LocalStore(path, read_only=True), mode="r")
-    return isinstance(node, zarr.Group) and "image-label" in ome_attributes(node)
 
 
 def _only(path: str | list[str]) -> Path:

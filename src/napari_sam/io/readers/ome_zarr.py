@@ -119,6 +119,14 @@ def ome_attributes(group: zarr.Group) -> dict[str, Any]:
     return {**attributes, **nested} if isinstance(nested, Mapping) else attributes
 
 
+def is_label_image(path: Path) -> bool:
+    """Whether a folder is an OME-Zarr that says of itself that it holds labels."""
+    if not path.is_dir():
+        return False
+    node = zarr.open(LocalStore(path, read_only=True), mode="r")
+    return isinstance(node, zarr.Group) and "image-label" in ome_attributes(node)
+
+
 def local_path(node: Any) -> str | None:
     """Path on this machine that `node` can be reopened from, None for one in memory or far away."""
     store = node.store
