@@ -2,18 +2,23 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from napari_sam.core.planes import Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import MaskCandidate
 from napari_sam.inference.answers import (
+    against_mask,
     choose,
-    local_correction,
+    heed_clicks,
     outputs_for,
     prompted_parts,
+    small_step,
     stability_score,
     violations,
 )
+from napari_sam.inference.resample import bilinear
 
 SHAPE = (20, 20)
 
@@ -38,6 +43,12 @@ def test_one_click_offers_three_and_takes_the_best_estimate():
     areas = [c.region.area for c in answer.candidates]
     assert areas == sorted(areas)
     assert {id(answer.cycled(i).best) for i in range(3)} == {id(WHOLE), id(LEFT), id(TOP)}
+
+
+def test_an_answer_that_misses_the_click_is_taken_only_if_all_do():
+    prompts = PromptSet([(15, 4)])
+    assert choose([WHOLE, TOP, NOTHING], prompts).best is WHOLE
+    assert choose([TOP, TOP, NOTHING], prompts).best is NOTHING
 
 
 @pytest.mark.parametrize(
@@ -85,25 +96,46 @@ def test_equal_answers_take_the_new_one_unless_it_collapsed():
     assert choose([collapsed, NOTHING, NOTHING, NOTHING], prompts, earlier=LEFT).best is LEFT
 
 
-def test_another_output_that_obeys_all_clicks_is_better_than_one_that_does_not():
-    prompts = fed_back([(4, 4), (15, 15)], [True, True])
-    assert choose([TOP, LEFT, WHOLE, NOTHING], prompts, earlier=LEFT).best is WHOLE
+def test_a_small_step_is_half_way_and_keeps_what_is_unknown():
+    new, earlier = np.array([[4.0, -20.0, 2.0, -20.0]]), np.array([[-2.0, 3.0, -20.0, -20.0]])
+    assert small_step(new, earlier, -20.0).tolist() == [[1.0, 3.0, 2.0, -20.0]]
 
 
-def test_only_changes_that_a_click_reaches_are_made():
-    earlier = np.full((20, 20), -3.0)
-    earlier[2:8, 2:8] = 3
-    new = np.full((20, 20), -2.0)
-    new[2:8, 5:12] = 2  # loses the left half, gains a part at the right
-    new[14:18, 14:18] = 2  # gains a part far away
-    right = local_correction(new, earlier, np.array([[4, 10]]))
-    assert np.argwhere(right > 0).min(0).tolist() == [2, 2]
-    assert np.argwhere(right > 0).max(0).tolist() == [7, 11]
-    far = local_correction(new, earlier, np.array([[12, 13]]))
-    np.testing.assert_array_equal(far[2:8] > 0, earlier[2:8] > 0)
-    assert (far[14:18, 14:18] > 0).all()
-    np.testing.assert_array_equal(local_correction(new, earlier, np.array([[4, 3], [4, 9], [15, 15]])), new)
-    assert (local_correction(new, earlier, np.array([[0, 19]])) > 0).sum() == 36
+clicks = st.lists(
+    st.tuples(st.floats(0, 31), st.floats(0, 31), st.booleans()),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda c: c[:2],
+)
+
+
+@given(clicks, st.integers(0, 99))
+def test_the_last_click_holds_whatever_was_answered(clicks, seed):
+    logits = np.random.default_rng(seed).normal(0, 5, (32, 32)).astype(np.float32)
+    at, positive = np.array([c[:2] for c in clicks]), np.array([c[2] for c in clicks])
+    bent = heed_clicks(logits, at, positive, np.ones(len(at), bool))
+    value = bilinear(bent, at[-1][:1], at[-1][1:]).item()
+    assert (value > 0) == positive[-1]
+
+
+def test_a_lost_click_leaves_the_other_kind_and_the_rest_of_the_mask_in_peace():
+    logits = np.full((64, 64), -4.0)
+    logits[20:44, 20:44] = 4.0
+    at, positive = np.array([(30.0, 24.0), (30.0, 40.0)]), np.array([True, False])
+    bent = heed_clicks(logits, at, positive, np.array([False, True]))
+    assert (bent[28:33, 38:43] < 0).all()
+    assert (bent[20:44, 20:30] > 0).all()
+    assert ((bent > 0) <= (logits > 0)).all()
+    np.testing.assert_array_equal(heed_clicks(logits, at, positive, np.array([True, False])), logits)
+    held = heed_clicks(logits, at, np.array([True, True]), np.array([True, True]))
+    np.testing.assert_array_equal(held, logits)
+
+
+def test_only_clicks_against_a_mask_prompt_correct_it():
+    mask = WHOLE.region.mask
+    prompts = PromptSet([(4, 4), (4, 15), (0, 0), (19, 19)], [True, False, True, False], mask=mask)
+    assert against_mask(prompts).tolist() == [False, True, True, False]
+    assert not against_mask(PromptSet([(4, 4)])).any()
 
 
 def test_stability():

@@ -93,6 +93,16 @@ def test_kinds_of_first_prompt_follow_their_shares():
     assert (prompts.ambiguous == ((prompts.labels >= 0).sum(1) == 1) & ~prompts.has_mask).all()
 
 
+def test_an_object_that_has_ended_is_asked_for_by_its_mask():
+    masks, rough = torch.zeros(60, 16, 16, dtype=torch.bool), torch.zeros(60, 16, 16, dtype=torch.bool)
+    rough[:, 8:12, 0:4] = True
+    prompts = first_prompts(masks, rough, TrainConfig(), generator(4))
+    assert prompts.has_mask.all()
+    clicked = prompts.points[prompts.labels == 1]
+    assert len(clicked)
+    assert ((clicked >= torch.tensor([0, 16])) & (clicked <= torch.tensor([8, 24]))).all()
+
+
 def test_feeding_back_adds_no_click():
     masks = blob(1)
     first = first_prompts(masks, masks, TrainConfig(), generator())

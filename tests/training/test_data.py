@@ -97,7 +97,7 @@ def test_crop_maps_pixels_exactly():
 
 def test_crops_are_the_same_for_the_same_seed_and_hold_objects():
     planes = [disc_plane(), disc_plane(200, 30)]
-    config = TrainConfig()
+    config = TrainConfig(ended_share=0)
     sampler = CropSampler(planes, config)
     a, b, c = (make_batch(sampler, config, step, 64, 3) for step in (5, 5, 6))
     assert np.array_equal(a.images, b.images)
@@ -116,6 +116,16 @@ def test_neighbouring_planes_become_rough_masks():
     assert any(
         crop.neighbour is not None and not np.array_equal(crop.neighbour, crop.labels) for crop in crops
     )
+
+
+@pytest.mark.parametrize("with_neighbours", [True, False])
+def test_objects_that_have_ended_are_shown_by_a_mask_where_nothing_is(with_neighbours):
+    planes = [disc_plane(radius=9, volume=0 if with_neighbours else i, index=i) for i in range(5)]
+    config = TrainConfig(ended_share=1)
+    batch = make_batch(CropSampler(planes, config), config, 0, 96, 8)
+    ended = ~batch.masks.any((2, 3))
+    assert ended.mean() > 0.3
+    assert batch.rough[ended].any((1, 2)).all()
 
 
 def test_an_object_of_one_pixel_is_still_an_example():

@@ -1,7 +1,8 @@
 """Measure propagation: labelled objects carried through their volume from one click, and from a correction.
 
 The click is at the pixel deepest inside the object in its middle plane, that of its largest area. The
-correction is a click on the largest error of the plane with the most wrong pixels, and everything runs again.
+correction is a click on the largest error of the plane with the most wrong pixels. Then, as in a session,
+the planes that it affects are carried again and the others stay.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import Predictor
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.propagation import PropagationSettings, propagate_objects
+from napari_sam.propagation.anchors import Gap, affected_gaps
 from napari_sam.training.evaluate import Pair, volume_name
 from napari_sam.training.protocol import first_click, next_click
 
@@ -24,6 +26,9 @@ MIN_PLANES, MIN_AREA = 3, 30
 
 Masks = dict[int, Region]
 """Masks of one object by plane index."""
+
+Seeds = Mapping[int, Mapping[int, PromptSet]]
+"""Prompts of each object by plane index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class VolumeTrial:
         masks = self.carry(seeds)
         before = {label: self.volume_iou(label, masks[label]) for label in chosen}
         again = {label: self.with_correction(label, seeds[label], masks[label]) for label in chosen}
-        masks = self.carry(again)
+        masks = self.carry_again(seeds, again, masks)
         return VolumeResult(name, before, {label: self.volume_iou(label, masks[label]) for label in chosen})
 
     def truth(self, label: int, index: int) -> Any:
@@ -84,12 +89,23 @@ class VolumeTrial:
         middle = int(np.count_nonzero(self.labels == label, axis=(1, 2)).argmax())
         return {middle: PromptSet(np.array([first_click(self.truth(label, middle)).yx], float))}
 
-    def carry(self, seeds: Mapping[int, Mapping[int, PromptSet]]) -> dict[int, Masks]:
+    def carry(self, seeds: Seeds, gaps: Mapping[int, Sequence[Gap]] | None = None) -> dict[int, Masks]:
         """Masks of every object by plane."""
         masks: dict[int, Masks] = {label: {} for label in seeds}
-        for step in propagate_objects(self.encoder, self.predictor, seeds, settings=self.settings):
+        for step in propagate_objects(self.encoder, self.predictor, seeds, settings=self.settings, gaps=gaps):
             masks[step.object_id][step.plane_index] = step.region
         return masks
+
+    def carry_again(self, before: Seeds, seeds: Seeds, masks: Mapping[int, Masks]) -> dict[int, Masks]:
+        """Masks after the seeds changed: planes that no change affects keep theirs."""
+        gaps = {label: affected_gaps(before[label], new) for label, new in seeds.items()}
+        carried = self.carry(seeds, gaps)
+        count = len(self.labels)
+        for label, old in masks.items():
+            affected = {index for gap in gaps[label] for index in gap.planes(0, count)}
+            kept = {index: region for index, region in old.items() if index not in affected}
+            carried[label] = kept | carried[label]
+        return carried
 
     def volume_iou(self, label: int, masks: Masks) -> float:
         """Over all voxels of the object and of its masks."""

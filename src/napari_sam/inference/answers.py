@@ -1,17 +1,17 @@
 """From the decoder's outputs to the answer a user gets. All rules of choice are here.
 
 * **One positive point and nothing else** may mean a part, the whole or a group (SAM paper, section 3). The
-  three outputs for ambiguous prompts are offered, from small to large; the one with the best predicted IoU
-  is chosen.
+  three outputs for ambiguous prompts are offered, from small to large; of those that hold the click the one
+  with the best predicted IoU is chosen.
 * **Anything more** is specific: the single output is chosen, the other three follow, so that a user can
   still cycle through them.
-* **More clicks never make it worse**: when earlier logits are given with points, the answer that goes against
-  the fewest clicks is chosen, in the order single output, earlier answer, other outputs where they are
-  equal. So an answer that loses clicks which the earlier one had right is not taken. Where the single
-  output is no better and its own estimate has collapsed, the earlier answer stays too.
-* **A later correction is local**: from the third point on, an answer to earlier logits changes the mask only where the
-  change reaches the newest click or one that the earlier mask had wrong. What lies elsewhere was right enough
-  for the user to click somewhere else, so it stays.
+* **Every correction counts**: where a click that corrects earlier logits or a mask prompt would be lost, the
+  logits around it are raised (or lowered) until it holds, as far as the mask's edge and the nearest click of
+  the other kind allow.
+* **A later correction is a small step**: from the third point on, the answer is the mean of the new logits and
+  the earlier ones. Before, the object is still being found.
+* **More clicks never make it worse**: the earlier answer stays where the new one loses clicks that it had
+  right, or where the new one's own estimate has collapsed and it obeys no more clicks than before.
 * **Objects hang together** (models whose configuration says so): of a mask in several parts, those are kept
   that hold a positive click, overlap the mask prompt, or lie in the box. Without any the mask stays whole.
   The answer to a box alone ends a little outside it.
@@ -29,16 +29,23 @@ from napari_sam.core.planes import Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import MaskCandidate, MaskPrediction
 from napari_sam.core.spaces import nearest_index
+from napari_sam.inference.resample import bilinear
 
 SINGLE = 0
 MULTIMASK = (1, 2, 3)
 STABILITY_OFFSET = 1.0
 COLLAPSED = 0.25
 """A predicted IoU below this is no answer at all."""
-LOCAL_FROM = 3
-"""Points from which on a correction is local; before, the object is still being found."""
-REACH = 2
-"""Cells of the logits from a click to a change that reaches it."""
+SMALL_STEPS_FROM = 3
+"""Points from which on a correction is a small step."""
+HEEDED = 1.5
+"""Logit, up or down, that a correction at least gets where it was made."""
+HEEDED_FAR = 20
+"""Cells that a lost correction looks around itself."""
+HEEDED_LEAST = 1.5
+"""Least standard deviation, in cells, of what it changes."""
+TO_OTHER, TO_EDGE = 0.7, 2.0
+"""Largest one, as shares of the way to the next click of the other kind and to the mask's edge."""
 BOX_MARGIN = 0.05
 """So far outside a box, as a share of its sides, its object may reach: users draw boxes by hand."""
 
@@ -70,7 +77,8 @@ def choose(
     """
     if prompts.is_ambiguous:
         ordered = sorted(candidates, key=lambda one: one.cells)
-        best = max(range(len(ordered)), key=lambda i: ordered[i].predicted_iou)
+        hits = [-violations(one.region, prompts) for one in ordered]
+        best = max(range(len(ordered)), key=lambda i: (hits[i], ordered[i].predicted_iou))
         return MaskPrediction(tuple(ordered), best)
     if earlier is None or not len(prompts.points_yx):
         return MaskPrediction(tuple(candidates))
@@ -80,7 +88,7 @@ def choose(
 def never_worse(
     candidates: Sequence[MaskCandidate], earlier: MaskCandidate, prompts: PromptSet
 ) -> MaskPrediction:
-    """Choose among new answers and the earlier one, which is offered last.
+    """Choose between the new answer and the earlier one, which is offered last.
 
     Parameters
     ----------
@@ -91,30 +99,58 @@ def never_worse(
     prompts : PromptSet
         All clicks, old and new.
     """
-    everything = (*candidates, earlier)
-    last = len(everything) - 1
-    wrong = [violations(one.region, prompts) for one in everything]
-    collapsed = candidates[0].predicted_iou < min(COLLAPSED, earlier.predicted_iou)
-    order = [last, 0] if collapsed else [0, last]
-    chosen = min([*order, *range(1, last)], key=wrong.__getitem__)
-    return MaskPrediction(everything, chosen)
+    new = candidates[0]
+    lost = violations(new.region, prompts) - violations(earlier.region, prompts)
+    collapsed = new.predicted_iou < min(COLLAPSED, earlier.predicted_iou)
+    stays = lost > 0 or (collapsed and lost == 0)
+    return MaskPrediction((*candidates, earlier), len(candidates) if stays else 0)
 
 
-def local_correction(logits: FloatArray, earlier: FloatArray, cells_yx: Array) -> FloatArray:
-    """Of the change from an earlier answer to a new one, the connected parts that reach some clicks.
+def small_step(logits: FloatArray, earlier: FloatArray, unknown: float) -> FloatArray:
+    """The mean of two answers; where one is not above `unknown`, the other."""
+    mean = np.where(earlier > unknown, (logits + earlier) / 2, logits)
+    return np.where(logits > unknown, mean, earlier)
+
+
+def heed_clicks(logits: FloatArray, at_yx: FloatArray, positive: BoolArray, heeded: BoolArray) -> FloatArray:
+    """Bend an answer at the clicks that it goes against.
 
     Parameters
     ----------
-    logits, earlier : (h, w) float array
-        The new answer, and the one that was fed back for it.
-    cells_yx : (n, 2) int array
-        Rows and columns of the clicks.
+    logits : (h, w) float array
+        The answer.
+    at_yx : (n, 2) float array
+        The clicks, in cells of the logits, whose centres are whole numbers.
+    positive : (n,) bool array
+        Their polarity.
+    heeded : (n,) bool array
+        Which of them must hold; the last of two that are in each other's way does.
     """
-    changed = (logits > 0) != (earlier > 0)
-    parts, _ = ndimage.label(changed)
-    windows = [tuple(slice(max(0, at - REACH), at + REACH + 1) for at in cell) for cell in cells_yx.tolist()]
-    reached = np.unique(np.concatenate([parts[window].ravel() for window in windows]))
-    return np.where(changed & ~np.isin(parts, reached), earlier, logits)
+    for click, sign in zip(at_yx[heeded], np.where(positive[heeded], 1, -1)):
+        (value,) = bilinear(logits, click[:1], click[1:]).ravel()
+        if sign * value > 0:
+            continue
+        others = at_yx[positive != (sign > 0)]
+        away, edge = _way(others - click), _way(_cells_above(sign * logits, click) - click)
+        sigma = max(HEEDED_LEAST, min(TO_OTHER * away, TO_EDGE * edge))
+        rows, cols = (
+            np.exp(-(((np.arange(length) - at) / sigma) ** 2) / 2) for length, at in zip(logits.shape, click)
+        )
+        bump = np.outer(rows, cols)
+        logits = logits + (sign * HEEDED - value) / bilinear(bump, click[:1], click[1:]) * bump
+    return logits
+
+
+def _way(steps_yx: FloatArray) -> float:
+    """Length of the shortest of (n, 2) steps, at most `HEEDED_FAR`."""
+    return float(np.linalg.norm(steps_yx, axis=1).min(initial=HEEDED_FAR))
+
+
+def _cells_above(logits: FloatArray, around_yx: FloatArray) -> Array:
+    """Cells above 0 near a place, (n, 2) int."""
+    low = np.maximum(nearest_index(around_yx) - HEEDED_FAR, 0)
+    high = low + 2 * HEEDED_FAR + 1
+    return np.asarray(np.argwhere(logits[low[0] : high[0], low[1] : high[1]] > 0) + low)
 
 
 def prompted_parts(region: Region, prompts: PromptSet) -> Region:
@@ -174,6 +210,13 @@ def _mostly_inside(parts: Array, region: Region, box_yxyx: FloatArray) -> BoolAr
 def violations(region: Region, prompts: PromptSet) -> int:
     """How many clicks a mask goes against: positive ones outside it, negative ones inside."""
     return int(np.count_nonzero(_hits(region, prompts.points_yx) != prompts.polarity))
+
+
+def against_mask(prompts: PromptSet) -> BoolArray:
+    """Which clicks correct the mask prompt, (n,) bool; none without one."""
+    if prompts.mask is None:
+        return np.zeros(len(prompts.points_yx), bool)
+    return np.asarray(prompts.mask[tuple(nearest_index(prompts.points_yx).T)] != prompts.polarity)
 
 
 def _hits(region: Region, points_yx: FloatArray) -> BoolArray:

@@ -12,18 +12,20 @@ from functools import partial
 
 import numpy as np
 
-from napari_sam.core.arrays import Array, FloatArray, frozen_array
+from napari_sam.core.arrays import FloatArray, frozen_array
 from napari_sam.core.planes import BoxYXYX, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding
 from napari_sam.errors import PromptError
 from napari_sam.inference.answers import (
-    LOCAL_FROM,
     SINGLE,
+    SMALL_STEPS_FROM,
+    against_mask,
     choose,
-    local_correction,
+    heed_clicks,
     outputs_for,
     prompted_parts,
+    small_step,
     stability_score,
 )
 from napari_sam.inference.decode import (
@@ -146,29 +148,28 @@ class DecodingPlane:
     def _candidate(self, decoded: Decoded, output: int, prompts: PromptSet) -> MaskCandidate:
         iou = float(decoded.predicted_iou[output])
         if not self.is_tiled:
-            logits = self._local(decoded.low_res_logits[output], prompts)
+            logits = self._corrected(decoded.low_res_logits[output], prompts)
             return self._untiled(decoded.tile, logits, prompts, iou)
-        joined = self._local(self._joined(decoded.logits(output), prompts), prompts)
+        joined = self._corrected(self._joined(decoded.logits(output), prompts), prompts)
         region = self._meant(self.grid.region(joined), prompts)
         return MaskCandidate(region, iou, stability_score(joined), joined)
 
-    def _local(self, logits: FloatArray, prompts: PromptSet) -> FloatArray:
-        """An answer with the changes taken back that no click asked for."""
-        earlier = prompts.low_res_logits
-        if earlier is None or len(prompts.points_yx) < LOCAL_FROM:
-            return logits
-        cells = np.clip(self._cells(prompts.points_yx), 0, np.array(logits.shape) - 1)
-        asked = (earlier[tuple(cells.T)] > 0) != prompts.polarity
-        asked[-1] = True
-        return local_correction(logits, earlier, cells[asked])
+    def _corrected(self, logits: FloatArray, prompts: PromptSet) -> FloatArray:
+        """An answer after the rules for corrections of earlier ones."""
+        earlier, at = prompts.low_res_logits, self._cells(prompts.points_yx)
+        if earlier is None:
+            return heed_clicks(logits, at, prompts.polarity, against_mask(prompts))
+        if len(at) >= SMALL_STEPS_FROM:
+            logits = small_step(logits, earlier, UNKNOWN)
+        return heed_clicks(logits, at, prompts.polarity, np.ones(len(at), bool))
 
-    def _cells(self, points_yx: FloatArray) -> Array:
-        """Cells of the logits in which points of the plane lie, (n, 2) int."""
+    def _cells(self, points_yx: FloatArray) -> FloatArray:
+        """Points of the plane in cells of the logits, whose centres are whole numbers: (n, 2)."""
         if self.is_tiled:
-            return np.floor((points_yx + 0.5) / self.grid.cell).astype(int)
+            return np.asarray((points_yx + 0.5) / self.grid.cell - 0.5)
         (tile,) = self.tiles.values()
         centres = tile_space(tile).to_model(points_yx)[:, ::-1] + 0.5
-        return np.floor(centres * self.config.mask_size / self.config.image_size).astype(int)
+        return np.asarray(centres * self.config.mask_size / self.config.image_size - 0.5)
 
     def _untiled(
         self, tile: TileEmbedding, logits: FloatArray, prompts: PromptSet, iou: float | None = None

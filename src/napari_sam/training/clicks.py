@@ -107,18 +107,19 @@ def first_prompts(
     Parameters
     ----------
     masks, rough : (N, h, w) bool tensor
-        The objects, and what propagation would hand over.
+        The objects, and what propagation would hand over; an object that has ended is empty.
     box_middle : bool
         See `PromptEncoderConfig`.
     """
     count, _, width = masks.shape
     kind = torch.rand(count, generator=generator)
-    has_mask = kind < config.mask_share
+    ended = ~masks.flatten(1).any(1)
+    has_mask = (kind < config.mask_share) | ended
     extra = torch.rand(count, generator=generator)
     box = torch.where(has_mask, extra < 0.4, kind < config.mask_share + config.box_share)
     point = torch.where(has_mask, (extra > 0.3) & (extra < 0.8), ~box)
     deep = torch.rand(count, generator=generator) < config.deepest_share
-    both = rough & masks
+    both = torch.where(ended[:, None, None], rough, rough & masks)
     source = torch.where((has_mask & both.flatten(1).any(1))[:, None, None], both, masks)
     clicks = to_points(pick(source, deep, generator), width, generator)
     outline = torch.where(has_mask[:, None, None], rough, masks)

@@ -68,6 +68,8 @@ class TrainConfig:
     box_share: float = 0.4
     mask_share: float = 0.2
     """Shares of first prompts that are a jittered box, or a mask as in propagation; the rest are points."""
+    ended_share: float = 0.03
+    """Share of objects that have ended: the prompt holds a mask where there is none, and the truth is empty."""
     deepest_share: float = 0.5
     """Share of clicks near the deepest pixel, where users click; the rest anywhere inside."""
     mask_only_share: float = 0.1

@@ -25,7 +25,8 @@ class Batch:
     masks : (B, K, S / 2, S / 2) uint8 array
         Share of the four pixels that belong to the object, 0..255.
     rough : (B, K, S / 2, S / 2) bool array
-        What propagation would hand over: the neighbouring plane's mask, or a distorted one.
+        What propagation would hand over: the neighbouring plane's mask, or a distorted one. Where an object
+        has ended, its mask is empty and this is not.
     dense : (B, 6, S / 2, S / 2) float16 array
         Foreground, border, depth in the object 0..1, offset to its middle (y, x) in diameters, diameter in
         pixels of this array.
@@ -42,16 +43,22 @@ class Batch:
 def make_batch(sampler: CropSampler, config: TrainConfig, step: int, size: int, images: int) -> Batch:
     """The batch of a step: the same for the same seed, step and size."""
     rng = np.random.default_rng([config.seed, step])
-    parts = [example(sampler.draw(rng, size), config.objects, rng) for _ in range(images)]
+    parts = [example(sampler.draw(rng, size), config.objects, rng, config.ended_share) for _ in range(images)]
     return Batch(*(np.stack(values) for values in zip(*parts, strict=True)))
 
 
-def example(crop: Crop, count: int, rng: Rng) -> tuple[Array, Array, Array, Array, Array]:
+def example(
+    crop: Crop, count: int, rng: Rng, ended_share: float = 0.0
+) -> tuple[Array, Array, Array, Array, Array]:
     """The five arrays of a batch for one crop."""
     numbers = choose_objects(crop.labels, count, rng)
     full = crop.labels[None] == numbers[:, None, None]
     masks = halve(full)
     rough = np.stack([_rough_mask(m, n, crop, rng) for m, n in zip(full, numbers, strict=True)])
+    for i in np.flatnonzero(rng.random(count) < ended_share):
+        ended = _ended_mask(rough[i], crop, rng)
+        if ended is not None:
+            masks[i], rough[i] = 0, ended
     return crop.image, masks, rough, dense_targets(crop.labels[::2, ::2]), crop.inside[::2, ::2]
 
 
@@ -81,11 +88,28 @@ def _rough_mask(mask: Array, number: int, crop: Crop, rng: Rng) -> Array:
     return distort(mask[::2, ::2], rng)
 
 
+def _ended_mask(mask: Array, crop: Crop, rng: Rng) -> Array | None:
+    """Where propagation believes in an object that is not there: it was in the neighbouring plane, or elsewhere."""
+    labels = crop.labels[::2, ::2]
+    if crop.neighbour is not None:
+        other = crop.neighbour[::2, ::2]
+        areas = np.bincount(other.ravel())
+        gone = np.setdiff1d(np.flatnonzero(areas >= MIN_AREA // 4), np.append(np.unique(labels), 0))
+        if len(gone):
+            return np.asarray(other == rng.choice(gone))
+    for _ in range(8):
+        moved = np.roll(mask, rng.integers(0, mask.shape), (0, 1))
+        if (labels[moved] > 0).mean() < 0.1:
+            return moved
+    return None
+
+
 def distort(mask: Array, rng: Rng) -> Array:
     """Shift, scale and wobble a mask by an amount that fits its size."""
     diameter = max(float(mask.sum()) ** 0.5, 2.0)
-    shift = rng.normal(0, 0.08 * diameter, 2)
-    factor = np.exp(rng.normal(0, 0.12))
+    strength = rng.choice([0.5, 1.0, 2.0])
+    shift = rng.normal(0, 0.08 * strength * diameter, 2)
+    factor = np.exp(rng.normal(0, 0.12 * strength))
     middle = np.array(ndimage.center_of_mass(mask)) if mask.any() else np.array(mask.shape) / 2
     offset = middle - factor * (middle + shift)
     moved = ndimage.affine_transform(mask.astype(np.float32), [factor, factor], offset, order=1)
