@@ -303,6 +303,12 @@ def test_images_without_pixels_are_refused(shape) -> None:
         as_image(np.zeros(shape))
 
 
+@pytest.mark.parametrize("diameter", [0, -3, float("nan"), float("inf")])
+def test_objects_have_a_positive_diameter(diameter) -> None:
+    with pytest.raises(PromptError, match="positive number of pixels"):
+        ModelSpec(object_diameter=diameter)
+
+
 PLANE = PlaneRef(1, 2, 3, 4)
 VALUES = [
     PLANE,

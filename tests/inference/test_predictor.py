@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 
 import napari_sam as ns
 from napari_sam.core.models import InputRecipe, ModelSpec
+from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
 from napari_sam.errors import CheckpointError, ModelNotFoundError, PromptError
+from napari_sam.inference.encode import CachedEncoder
 from napari_sam.inference.predictor import load_spec
 from napari_sam.inference.preprocess import to_tensor
 from napari_sam.model.checkpoints import load_sam
+from napari_sam.testing.fakes import ArrayVolume
 
 
 @pytest.fixture(scope="module")
@@ -115,20 +117,41 @@ def test_equals_the_network_step_by_step(predictor, model_path, image, embedding
 
 
 @pytest.mark.parametrize("polarity", [True, False])
-def test_a_third_click_changes_only_what_it_reaches(predictor, embedding, polarity):
-    """Against the same question without the rule: what it takes over is all there, and nothing else is."""
-    earlier = np.where(np.indices((32, 32)).sum(0) % 16 < 8, 4.0, -4.0)
-    points, clicks = [(20, 30), (21, 30), (22.0, 31.0)], [True, True, polarity]
-    prompts = PromptSet(points, clicks, None, None, earlier)
-    answer = predictor.predict(embedding, prompts).candidates[0].low_res_logits
-    free = predictor.predict(embedding, PromptSet(points[:2], clicks[:2], None, None, earlier))
-    assert (free.candidates[0].low_res_logits > 0).sum() != (answer > 0).sum()
-    changed, _ = ndimage.label((answer > 0) != (earlier > 0))
-    cells = [tuple(int((v + 0.5) * 64 / 60 / 2) for v in point) for point in points]
-    wrong = [c for c, positive in zip(cells, clicks) if (earlier[c] > 0) != positive] + cells[-1:]
-    for number in range(1, changed.max() + 1):
-        away = [np.abs(np.argwhere(changed == number) - cell).max(1).min() for cell in wrong]
-        assert min(away) <= 2
+@pytest.mark.parametrize("shape", [(50, 60), (150, 100)])
+def test_a_correction_holds(predictor, shape, polarity):
+    """Whatever the network answers: in the mask, and in the logits that are fed back for the next click."""
+    rng = np.random.default_rng(3)
+    embedding = predictor.encode(rng.normal(size=shape))
+    points, clicks = [(20.0, 30.0)], [True]
+    answer = predictor.predict(embedding, PromptSet(points, clicks))
+    for _ in range(6):
+        points.append(tuple(rng.integers(0, (50, 60)).tolist()))
+        clicks.append(polarity)
+        prompts = PromptSet(points, clicks, None, None, answer.low_res_logits)
+        answer = predictor.predict(embedding, prompts)
+        assert answer.candidates[0].region.mask[tuple(map(int, points[-1]))] == polarity
+    mask = np.zeros(shape, bool)
+    mask[35:45, 5:15] = True  # the click is outside, or
+    mask[10:30, 10:40] = not polarity  # inside
+    held = predictor.predict(embedding, PromptSet([(20, 25)], [polarity], mask=mask))
+    assert held.mask[20, 25] == polarity
+
+
+def test_small_objects_are_encoded_finer(predictor, model_path, image):
+    finer = ns.load_model(model_path, device="cpu", object_diameter=8)
+    assert (predictor.tile_size, finer.tile_size) == (64, 32)
+    embedding = finer.encode(image)
+    assert len(embedding.tiles) > len(predictor.encode(image).tiles) == 1
+    first = finer.predict(embedding, PromptSet([(20, 30)]))
+    assert first.low_res_logits.shape == image.shape[:2]
+    again = PromptSet([(20, 30), (40, 8)], [True, True], None, None, first.low_res_logits)
+    assert finer.predict(embedding, again).mask[40, 8]
+    encoder = CachedEncoder(ArrayVolume(image[None]), finer)
+    for prompts in (None, [PromptSet([(20, 30)])]):
+        cached = encoder.embedding(PlaneRef(0, 0), prompts)
+        assert {tile.box_yxyx for tile in cached.tiles} <= {tile.box_yxyx for tile in embedding.tiles}
+        answer = finer.predict(cached, PromptSet([(20, 30)]))
+        assert answer.low_res_logits.shape == image.shape[:2]
 
 
 def test_an_embedding_of_another_model_is_refused(predictor, embedding, make_model):

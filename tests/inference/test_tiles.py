@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_sam.core.prompts import PromptSet
-from napari_sam.inference.tiles import best_tile, overview, plan_tiles, tile_for, tiles_for
+from napari_sam.inference.tiles import best_tile, overview, plan_tiles, tile_for, tile_size_for, tiles_for
 
 sizes = st.integers(1, 700)
 
@@ -45,6 +45,14 @@ def test_a_point_is_in_its_tile_and_far_from_inner_borders(y, x):
     for at, low, high, side in ((y, box[0], box[2], 200), (x, box[1], box[3], 300)):
         assert low == 0 or at - low >= 6
         assert high == side or high - at >= 6
+
+
+@pytest.mark.parametrize(
+    ("diameter", "size"),
+    [(None, 512), (25, 512), (150, 512), (19, 256), (3, 256), (170, 1024), (700, 4096)],
+)
+def test_tiles_suit_the_size_of_objects(diameter, size):
+    assert tile_size_for(diameter, 512, 256) == size
 
 
 def test_what_fits_no_tile_goes_to_the_overview():

@@ -3,6 +3,7 @@
 import pytest
 from napari.utils.notifications import notification_manager
 
+from napari_sam.core.models import ModelSpec
 from napari_sam.errors import DeviceMemoryError, DownloadError
 from napari_sam.testing.phantoms import ball_volume
 
@@ -77,6 +78,12 @@ def test_models_are_listed_with_what_they_cost(segment, wait, backend):
     wait(widget)
     assert "is downloaded when chosen" in widget.model_label.text()
     assert (loaded[-1].name, loaded[-1].device) == ("large", "cpu")
+    widget.size_box.setValue(12)
+    wait(widget)
+    assert loaded[-1] == ModelSpec("large", "cpu", object_diameter=12)
+    widget.size_box.setValue(0)
+    wait(widget)
+    assert loaded[-1].object_diameter is None
 
 
 def test_a_checkpoint_file_may_be_chosen(segment, wait, backend, monkeypatch, tmp_path):

@@ -27,6 +27,7 @@ def embed(  # noqa: PLR0913 - a command's parameters are its options
     time: Annotated[int, typer.Option(help="Time point.")] = 0,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
+    object_diameter: o.ObjectDiameter = None,
     scheduler: o.Scheduler = None,
 ) -> None:
     """Encode the planes of a volume and keep their embeddings, so that prompts are answered at once.
@@ -42,7 +43,7 @@ def embed(  # noqa: PLR0913 - a command's parameters are its options
     along = o.parse_axis(axis)
     with o.open_input(volume, axes) as source:
         wanted = o.parse_planes(planes, source.shape_zyx(level)[along])
-        job = make_job(source, axes, ModelSpec(model, device, dtype), cache, time)
+        job = make_job(source, axes, ModelSpec(model, device, dtype, object_diameter), cache, time)
     refs = [PlaneRef(along, index, level, time) for index in wanted]
     started, n_found = perf_counter(), 0
     for was_there in o.progress(_embedded(job, refs, scheduler), len(refs), "embed"):

@@ -29,6 +29,7 @@ def evaluate(  # noqa: PLR0913 - a command's parameters are its options
     ] = 0,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
+    object_diameter: o.ObjectDiameter = None,
 ) -> None:
     """Click and box every labelled object, and print how well the model's default answers fit.
 
@@ -47,7 +48,7 @@ def evaluate(  # noqa: PLR0913 - a command's parameters are its options
     if plot is not None:
         need_matplotlib()  # before hours of measuring, not after
     limits = EvaluationLimits(clicks=clicks, objects=objects, images=images, planes=planes)
-    predictor = load_model(model, device=device, dtype=dtype)
+    predictor = load_model(model, device=device, dtype=dtype, object_diameter=object_diameter)
     results = []
     for result in measure(data.expanduser(), predictor, limits, volume_objects):
         results.append(result)

@@ -7,7 +7,7 @@ use, once a process; neither is ever sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -56,7 +56,7 @@ def make_job(volume: Volume, axes: str | None, spec: ModelSpec, cache: Path | No
 
     path = Path(spec.name).expanduser()
     if path.is_file():
-        spec = ModelSpec(str(path.absolute()), spec.device, spec.dtype)
+        spec = replace(spec, name=str(path.absolute()))
     folder = str(cache.expanduser().absolute()) if cache else None
     assert volume.source is not None
     return Job(spec, volume.source, axes, estimate_contrast(volume, time), folder)

@@ -23,6 +23,10 @@ VolumePath = Annotated[Path, typer.Argument(help="OME-Zarr, zarr, TIFF or OME-TI
 Model = Annotated[str, typer.Option(help="Name from `napari-sam models`, or a checkpoint file.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+ObjectDiameter = Annotated[
+    float | None,
+    typer.Option(help="About how many pixels objects measure across, where they are small or very large."),
+]
 Axis = Annotated[str, typer.Option(help="Planes are perpendicular to it: 0 or z, 1 or y, 2 or x.")]
 Axes = Annotated[
     str | None, typer.Option(help="The file's axes, as ZYX or TCZYX, when it does not say itself.")

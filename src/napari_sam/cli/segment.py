@@ -34,6 +34,7 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     axes: o.Axes = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
+    object_diameter: o.ObjectDiameter = None,
     scheduler: o.Scheduler = None,
 ) -> None:
     """Segment the objects that a prompts file describes, and save their labels.
@@ -53,7 +54,7 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     check_output(output, overwrite)
     with o.open_input(volume, axes) as source:
         asked = read_prompts(prompts, source)
-        job = make_job(source, axes, ModelSpec(model, device, dtype), cache, asked.time)
+        job = make_job(source, axes, ModelSpec(model, device, dtype, object_diameter), cache, asked.time)
         labels = create_partial(output, source, asked.planes[0], max(asked.seeds))
         steps = o.progress(_steps(job, asked, propagate, scheduler), None, "segment", "mask")
         try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
+
+from napari_sam.errors import PromptError
 
 
 class InputRecipe(StrEnum):
@@ -29,8 +32,24 @@ class ModelSpec:
         "auto", "cpu", "cuda", "cuda:1", "mps".
     dtype : str
         "auto", "float32", "bfloat16", "float16": precision of the image encoder.
+    object_diameter : float, optional
+        About how many pixels the objects measure across. Planes are then encoded at a scale at which the model
+        sees such objects well; at full resolution when left out.
+
+    Raises
+    ------
+    PromptError
+        The diameter is not a positive number.
     """
 
     name: str = "default"
     device: str = "auto"
     dtype: str = "auto"
+    object_diameter: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.object_diameter is not None and not 0 < self.object_diameter < inf:
+            raise PromptError(
+                f"the diameter of objects must be a positive number of pixels, got {self.object_diameter}; "
+                "leave it out if it is not known"
+            )

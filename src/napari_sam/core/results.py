@@ -49,11 +49,14 @@ class ImageEmbedding:
         those that the prompts need may be present.
     model_digest : str
         Which weights made it; a model refuses embeddings that are not its own.
+    tile_size : int, optional
+        Pixels along the side of a grid tile; as many as the model's input has when left out.
     """
 
     plane_shape: Shape2D
     tiles: tuple[TileEmbedding, ...]
     model_digest: str
+    tile_size: int | None = None
 
     @property
     def array(self) -> FloatArray:

@@ -87,11 +87,12 @@ class DecodingPlane:
         self.config = sam.config
         self.shape: Shape2D = embedding.plane_shape
         self.tiles: dict[BoxYXYX, TileEmbedding] = {tile.box_yxyx: tile for tile in embedding.tiles}
-        plan = plan_tiles(self.shape, self.config.image_size)
+        self.tile_size = embedding.tile_size or self.config.image_size
+        plan = plan_tiles(self.shape, self.tile_size)
         self.is_tiled = len(plan) > 1
         self.plan = plan
         self.boxes = tuple(box for box in plan if box in self.tiles)
-        self.grid = Grid(self.shape, self.config.image_size // self.config.mask_size)
+        self.grid = Grid(self.shape, self.tile_size // self.config.mask_size)
 
     @property
     def logits_shape(self) -> Shape2D:
@@ -188,7 +189,7 @@ class DecodingPlane:
 
     def _joined(self, first: TileLogits, prompts: PromptSet) -> FloatArray:
         boxes = (first.box_yxyx,) if first.box_yxyx == overview(self.shape) else self.boxes
-        blend = Blend(self.grid, boxes, OVERLAP * self.config.image_size)
+        blend = Blend(self.grid, boxes, OVERLAP * self.tile_size)
         points = prompts.points_yx[prompts.polarity] if len(boxes) > 1 else prompts.points_yx[:0]
         extra = [best_tile(boxes, np.tile(p, 2)) for p in points if not _holds(first.box_yxyx, p)]
         return follow(blend, first, extra, lambda *known: self._ask(boxes, prompts, *known))

@@ -223,4 +223,5 @@ class _PlaneWork:
         """The embedding, once all tiles are found."""
         shape = self.encoder.volume.plane_shape(self.plane.axis, self.plane.level)
         tiles = tuple(self.encoder.tile(self.found[box], box) for box in self.boxes)
-        return ImageEmbedding(shape, tiles, self.encoder.predictor.digest)
+        predictor = self.encoder.predictor
+        return ImageEmbedding(shape, tiles, predictor.digest, getattr(predictor, "tile_size", None))

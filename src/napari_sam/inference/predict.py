@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -64,4 +65,4 @@ def _with_missing_tiles(
     more = encoder.embedding(plane, [PromptSet(point[None]) for point in points])
     tiles = {tile.box_yxyx: tile for tile in (*embedding.tiles, *more.tiles)}
     ordered = tuple(tiles[box] for box in sorted(tiles))
-    return ImageEmbedding(embedding.plane_shape, ordered, embedding.model_digest)
+    return replace(embedding, tiles=ordered)

@@ -28,7 +28,7 @@ from napari_sam.inference.device import Runtime, choose_runtime, prepare_cpu
 from napari_sam.inference.fallback import Stepper
 from napari_sam.inference.fuse import is_convolutional, prepare
 from napari_sam.inference.registry import Progress, fetch_model, find_model, recipe_of
-from napari_sam.inference.tiles import overview, plan_tiles
+from napari_sam.inference.tiles import overview, plan_tiles, tile_size_for
 from napari_sam.model.checkpoints import encoder_digest, load_sam
 from napari_sam.model.configs import SamConfig
 from napari_sam.model.sam import Sam
@@ -93,8 +93,8 @@ class SamPredictor:
 
     @property
     def tile_size(self) -> int:
-        """Side of the model's input: larger planes are tiled, see `inference.tiles`."""
-        return self.config.image_size
+        """Pixels along the side of a tile: larger planes are tiled, see `inference.tiles`."""
+        return tile_size_for(self.spec.object_diameter, self.config.image_size, self.config.mask_size)
 
     def encode(self, image: Array, contrast: Contrast | None = None) -> ImageEmbedding:
         """Encode one image.
@@ -119,7 +119,7 @@ class SamPredictor:
             boxes = tuple(sorted((*boxes, overview(shape))))
         arrays = self.encode_tiles([rgb[y0:y1, x0:x1] for y0, x0, y1, x1 in boxes])
         tiles = tuple(self.tile(array, box) for array, box in zip(arrays, boxes))
-        return ImageEmbedding(shape, tiles, self.digest)
+        return ImageEmbedding(shape, tiles, self.digest, self.tile_size)
 
     def encode_tiles(self, images: Sequence[Array]) -> list[FloatArray]:
         """Encode tiles, each resized to the model's input, in batches where memory allows.
@@ -207,6 +207,7 @@ def load_model(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    object_diameter: float | None = None,
     progress: Progress = False,
 ) -> SamPredictor:
     """Load a model by its registry name or from a checkpoint file, fetching the weights first if need be.
@@ -220,6 +221,9 @@ def load_model(
     dtype : str
         Precision of the image encoder: "auto" takes the fastest one without visible loss on this device;
         "float32" is for exact work.
+    object_diameter : float, optional
+        About how many pixels the objects measure across, where they are small (below 20) or large (above 160):
+        planes are then encoded finer or coarser.
     progress : bool or callable
         Of a download, see `inference.download.fetch`.
 
@@ -227,8 +231,10 @@ def load_model(
     ------
     ModelNotFoundError, DownloadError, CheckpointError, DeviceError
         The weights cannot be had or used, or the device is not there.
+    PromptError
+        The diameter is not a positive number.
     """
-    return load_spec(ModelSpec(str(name_or_path), device, dtype), progress)
+    return load_spec(ModelSpec(str(name_or_path), device, dtype, object_diameter), progress)
 
 
 def load_spec(spec: ModelSpec, progress: Progress = False) -> SamPredictor:

@@ -18,6 +18,33 @@ from napari_sam.core.prompts import PromptSet
 
 RESIZE_LIMIT = 1.25
 OVERLAP = 0.25
+SEEN_WELL = (20.0, 160.0)
+"""Diameters of objects, in pixels of the model's input, that the models are best at."""
+
+
+def tile_size_for(diameter: float | None, image_size: int, mask_size: int) -> int:
+    """Pixels along the side of the grid tiles, so that objects are seen well.
+
+    Parameters
+    ----------
+    diameter : float, optional
+        Of the objects, in pixels; None if it is not known.
+    image_size, mask_size : int
+        Sides of the model's input and of its masks; a tile has no fewer pixels than a mask has.
+
+    Returns
+    -------
+    int
+        The model's input, halved for small objects and doubled for large ones until they fit.
+    """
+    if diameter is None:
+        return image_size
+    size, (least, most) = image_size, SEEN_WELL
+    while diameter * image_size < least * size and size // 2 >= mask_size:
+        size //= 2
+    while diameter * image_size > most * size:
+        size *= 2
+    return size
 
 
 def plan_tiles(plane_shape: Shape2D, tile_size: int, overlap: float = OVERLAP) -> tuple[BoxYXYX, ...]:

@@ -139,6 +139,18 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.model_label.setWordWrap(True)
         form.add("", self.model_label)
         form.add("Device", self.device_box, "Where the network runs; automatic takes a GPU if there is one.")
+        self.size_box = QSpinBox()
+        self.size_box.setRange(0, 9999)
+        self.size_box.setSuffix(" px")
+        self.size_box.setSpecialValueText("any")
+        self.size_box.setKeyboardTracking(False)
+        self.size_box.valueChanged.connect(self._choose_model)
+        form.add(
+            "Object size",
+            self.size_box,
+            "About how many pixels the objects measure across. Below 20, planes are encoded finer and slower, "
+            "and small objects are found better; very large objects are encoded coarser.",
+        )
         return form
 
     def _object_parts(self) -> list[QWidget]:
@@ -313,7 +325,9 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
                 self, "Choose a checkpoint", "", "Checkpoints (*.pt *.pth *.safetensors)"
             )
             fill(self.model_box, [])  # filled again with what was chosen
-        self.session.state.model = ModelSpec(name or before, self.device_box.currentData())
+        self.session.state.model = ModelSpec(
+            name or before, self.device_box.currentData(), object_diameter=self.size_box.value() or None
+        )
         self.refresh()
 
     def _choose_policy(self) -> None:
@@ -374,6 +388,9 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         fill(self.policy_box, POLICIES, state.policy)
         fill(self.direction_box, DIRECTIONS, state.direction)
         fill(self.model_box, [])  # filled again with what is used now
+        fill(self.device_box, DEVICES, state.model.device)
+        with quiet(self.size_box):
+            self.size_box.setValue(round(state.model.object_diameter or 0))
         for box, value in zip((self.first_box, self.last_box), planes, strict=True):
             if value is not None:
                 with quiet(box):
