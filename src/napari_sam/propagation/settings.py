@@ -47,7 +47,7 @@ class Fusion(StrEnum):
     UNION = "union"
     INTERSECTION = "intersection"
     BLEND = "blend"
-    """Mean of the signed distances to the two outlines, weighted by nearness and predicted IoU."""
+    """Mean of the signed distances to the two outlines, weighted by nearness and, steeply, by predicted IoU."""
 
 
 class Between(StrEnum):
