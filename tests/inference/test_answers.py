@@ -45,12 +45,6 @@ def test_one_click_offers_three_and_takes_the_best_estimate():
     assert {id(answer.cycled(i).best) for i in range(3)} == {id(WHOLE), id(LEFT), id(TOP)}
 
 
-def test_an_answer_that_misses_the_click_is_taken_only_if_all_do():
-    prompts = PromptSet([(15, 4)])
-    assert choose([WHOLE, TOP, NOTHING], prompts).best is WHOLE
-    assert choose([TOP, TOP, NOTHING], prompts).best is NOTHING
-
-
 @pytest.mark.parametrize(
     "prompts",
     [

@@ -1,8 +1,8 @@
 """From the decoder's outputs to the answer a user gets. All rules of choice are here.
 
 * **One positive point and nothing else** may mean a part, the whole or a group (SAM paper, section 3). The
-  three outputs for ambiguous prompts are offered, from small to large; of those that hold the click the one
-  with the best predicted IoU is chosen.
+  three outputs for ambiguous prompts are offered, from small to large; the one with the best predicted IoU
+  is chosen.
 * **Anything more** is specific: the single output is chosen, the other three follow, so that a user can
   still cycle through them.
 * **Every correction counts**: where a click that corrects earlier logits or a mask prompt would be lost, the
@@ -77,8 +77,7 @@ def choose(
     """
     if prompts.is_ambiguous:
         ordered = sorted(candidates, key=lambda one: one.cells)
-        hits = [-violations(one.region, prompts) for one in ordered]
-        best = max(range(len(ordered)), key=lambda i: (hits[i], ordered[i].predicted_iou))
+        best = max(range(len(ordered)), key=lambda i: ordered[i].predicted_iou)
         return MaskPrediction(tuple(ordered), best)
     if earlier is None or not len(prompts.points_yx):
         return MaskPrediction(tuple(candidates))

@@ -67,6 +67,26 @@ class LabelArray:
         index = self._block_index(first, end, box_yxyx)
         self.array[index] = values[0] if self.array.ndim == 2 else np.moveaxis(values, 0, first.axis)
 
+    def whole_chunks(self, first: PlaneRef, end: int, box_yxyx: BoxYXYX) -> tuple[PlaneRef, int, BoxYXYX]:
+        """The smallest block of whole chunks around a block: written without being read again."""
+        if self.array.ndim < 3 or not hasattr(self.array, "chunks"):
+            return first, end, box_yxyx
+        (deep, high, wide), shape = self._along(first.axis, "chunks"), self._along(first.axis, "shape")
+        y0, x0, y1, x1 = box_yxyx
+        start = first.index - first.index % deep
+        box = (
+            y0 - y0 % high,
+            x0 - x0 % wide,
+            min(-(-y1 // high) * high, shape[1]),
+            min(-(-x1 // wide) * wide, shape[2]),
+        )
+        return first.at(start), min(-(-end // deep) * deep, shape[0]), box
+
+    def _along(self, axis: int, name: str) -> list[int]:
+        """Shape or chunks of the array: across planes, then the planes' rows and columns."""
+        spatial = list(getattr(self.array, name)[-3:])
+        return [spatial.pop(axis), *spatial]
+
     def _block_index(self, first: PlaneRef, end: int, box_yxyx: BoxYXYX) -> tuple[slice | int, ...]:
         y0, x0, y1, x1 = box_yxyx
         spatial: list[slice | int] = [slice(y0, y1), slice(x0, x1)]
@@ -222,16 +242,16 @@ def restore_many(
     forward : bool
         Make the changes again.
     """
-    first = min(delta.plane.index for delta in deltas)
-    last = max(delta.plane.index for delta in deltas)
-    box = _box_of(deltas)
-    plane, changes = deltas[0].plane, []
+    indices = [delta.plane.index for delta in deltas]
+    first, end, box = labels.whole_chunks(deltas[0].plane.at(min(indices)), max(indices) + 1, _box_of(deltas))
+    changes, is_changed = [], False
     with labels.lock:
-        block = labels.read_block(plane.at(first), last + 1, box)
-        restored = block.copy()
+        block = labels.read_block(first, end, box)
         for delta, note in zip(deltas, notes, strict=True):
             y0, x0, y1, x1 = delta.box_yxyx
-            part = restored[delta.plane.index - first, y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
+            part = block[
+                delta.plane.index - first.index, y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]
+            ]
             values = part.copy()
             changed, before, after = delta.unpacked()
             old, new = (before, after) if forward else (after, before)
@@ -239,8 +259,9 @@ def restore_many(
             part[changed] = np.where(current == old, new, current)
             note(LabelDelta.between(delta.plane, delta.box_yxyx, values, part))
             changes.append(LabelChange(delta.plane, delta.box_yxyx, part.copy()))
-        if (restored != block).any():
-            labels.write_block(plane.at(first), last + 1, box, restored)
+            is_changed |= bool((part != values).any())
+        if is_changed:
+            labels.write_block(first, end, box, block)
     return changes
 
 
