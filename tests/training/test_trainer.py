@@ -72,13 +72,13 @@ def test_the_written_model_loads(tmp_path):
 
 def test_the_loss_falls_on_one_image(tmp_path):
     config = replace(
-        CONFIG, max_steps=50, learning_rate=4e-3, synthetic=0.0, validation=0.0, stages=((0.0, 64, 2),)
+        CONFIG, max_steps=90, learning_rate=4e-3, synthetic=0.0, validation=0.0, stages=((0.0, 64, 2),)
     )
     events = [e for e in train(config, [plane()], tmp_path) if e.kind == "step"]
     dense = [event.values["dense"] for event in events]
     masks = [event.values["masks"] for event in events if "masks" in event.values]
     assert np.mean(dense[-5:]) < 0.8 * np.mean(dense[:5])
-    assert np.mean(masks[-8:]) < 0.9 * np.mean(masks[:4])
+    assert np.mean(masks[-8:]) < 0.7 * np.mean(masks[:4])
 
 
 def test_nothing_to_learn_from_is_an_error(tmp_path):
