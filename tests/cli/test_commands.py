@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from napari_sam.cli import labelling
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import PropagationStep
+from napari_sam.io.volume import open_volume
+from napari_sam.testing.phantoms import drifting_disc_volume
 
 
 @pytest.mark.parametrize("name", ["out.ome.zarr", "out.tif"])
@@ -226,3 +229,20 @@ def test_unknown_scheduler_is_a_named_error(call, image_path, monkeypatch):
     code, _, err = call("embed", image_path, "--scheduler", "tcp://127.0.0.1:9")
     assert code == 1
     assert "no dask scheduler answers" in err
+
+
+def test_segment_tracks_through_time(call, fake_model, tmp_path):
+    drift = drifting_disc_volume((5, 64, 96))
+    path = tmp_path / "series.zarr"
+    zarr.save_array(str(path), np.stack([np.zeros_like(drift.image), drift.image], axis=1))
+    prompts = tmp_path / "prompts.json"
+    one = {"id": 7, "prompts": [{"plane": 1, "positive": [[30, 27]]}]}
+    prompts.write_text(json.dumps({"time": 1, "objects": [one], "propagation": {"min_iou": None}}))
+    out = tmp_path / "tracks.ome.zarr"
+    asked = ("--prompts", prompts, "--output", out, "--axes", "TZYX:T", "--propagate")
+    code, _, errors = call("segment", path, *asked)
+    assert code == 0, errors
+    with open_volume(out) as saved:
+        assert (saved.n_time, saved.shape_zyx()) == (5, (1, 64, 96))
+        tracks = np.stack([saved.read_plane(PlaneRef(0, 0, time=t)) for t in range(5)])
+    np.testing.assert_array_equal(tracks, 7 * drift.labels)

@@ -261,3 +261,29 @@ def test_a_box_is_what_the_planes_hold(axes):
     if volume.n_channels == 3:
         chosen = volume.subset(channels=2).read_box(((1, 4), (2, 6), (0, 7)), time=time)
         np.testing.assert_array_equal(chosen, box[..., 2])
+
+
+def test_tracking_exchanges_time_and_z(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (4, 3, 5, 6, 2), np.uint8)  # T Z Y X C
+    path = tmp_path / "series.zarr"
+    zarr.save_array(str(path), image)
+    volume = open_volume(path, axes="TZYXC:T", spacing=(2.0, 0.5, 0.5), time_step=30.0)
+    assert volume.axes == "TZYXC:T"
+    assert (volume.shape_zyx(), volume.n_time) == ((4, 5, 6), 3)
+    assert (volume.spacing_zyx, volume.time_step) == ((30.0, 0.5, 0.5), 2.0)
+    np.testing.assert_array_equal(volume.read_plane(PlaneRef(0, 3, time=1)), image[3, 1])
+    other = pickle.loads(pickle.dumps(volume.subset(channels=1)))
+    assert other.is_tracked
+    np.testing.assert_array_equal(other.read_plane(PlaneRef(0, 2, time=2)), image[2, 2, ..., 1])
+
+
+def test_tracking_keeps_the_levels_that_have_every_plane():
+    fine, coarse, coarsest = (np.zeros(s, np.uint8) for s in ((4, 6, 32, 32), (4, 6, 16, 16), (4, 3, 8, 8)))
+    volume = open_volume([fine, coarse, coarsest], axes="tzyx:t")
+    assert volume.n_levels == 2
+    assert volume.level_factors(1) == (1, 2, 2)
+
+
+def test_tracking_needs_time():
+    with pytest.raises(VolumeError, match="no time to track"):
+        open_volume(np.zeros((3, 4, 5), np.uint8), axes="ZYX:T")

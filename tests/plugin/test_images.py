@@ -6,8 +6,9 @@ import pytest
 import zarr
 
 from napari_sam.core.planes import PlaneRef
+from napari_sam.io.volume import open_volume
 from napari_sam.session.resolve import Blocked
-from napari_sam.testing.phantoms import ball_volume, discs_plane
+from napari_sam.testing.phantoms import ball_volume, discs_plane, drifting_disc_volume
 
 pytestmark = pytest.mark.gui
 
@@ -162,3 +163,27 @@ def test_the_3d_view_is_left_alone_with_a_reason(segment, wait):
     widget.viewer.dims.ndisplay = 2
     wait(widget)
     assert "Click on object 1" in widget.status.text()
+
+
+def test_objects_are_tracked_through_time(segment, wait, tmp_path):
+    drift = drifting_disc_volume((6, 48, 64), start_yx=(24.0, 20.0), radius=8.0)
+    movie = np.stack([np.zeros_like(drift.image), drift.image], axis=1)
+    widget = segment(movie, name="movie", scale=(30.0, 2.0, 0.5, 0.5))
+    widget.axes_box.setCurrentText("TZYX, track through T")
+    wait(widget)
+    widget.viewer.dims.set_current_step([0, 1], [2, 1])
+    click(widget, wait, [2, 1, 24, 26])
+    assert widget.session.view == PlaneRef(0, 2, time=1)
+    np.testing.assert_array_equal(shown(widget.controller.layers.preview), drift.labels[2] > 0)
+    widget.session.propagate()
+    wait(widget)
+    data = widget.controller.layers.labels.data
+    assert data.shape == movie.shape
+    np.testing.assert_array_equal(data[:, 1] > 0, drift.labels > 0)
+    assert not data[:, 0].any()
+    widget.session.save(tmp_path / "tracks.ome.zarr")
+    wait(widget)
+    with open_volume(tmp_path / "tracks.ome.zarr") as saved:
+        assert (saved.n_time, saved.shape_zyx()) == (6, (2, 48, 64))
+        assert (saved.spacing_zyx, saved.time_step) == ((2.0, 0.5, 0.5), 30.0)
+        np.testing.assert_array_equal(saved.read_plane(PlaneRef(0, 1, time=5)) > 0, drift.labels[5] > 0)

@@ -9,7 +9,7 @@ from napari_sam.embedding import cache_info
 from napari_sam.errors import PromptError, VolumeError
 from napari_sam.propagation import PropagationSettings
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume, FakePredictor, FakeStore
-from napari_sam.testing.phantoms import Look, ball_volume
+from napari_sam.testing.phantoms import Look, ball_volume, drifting_disc_volume
 
 EXACT = PropagationSettings(min_iou=None, max_area_change=None)
 
@@ -75,3 +75,12 @@ def test_errors_come_at_the_call(phantom, tmp_path):
         ns.propagate(phantom.image, FakePredictor(), {})
     with pytest.raises(VolumeError):
         ns.propagate(tmp_path / "none.zarr", FakePredictor(), {0: ns.PromptSet(points_yx=[(1, 1)])})
+
+
+def test_objects_are_tracked_through_time():
+    drift = drifting_disc_volume((6, 64, 96))
+    series = np.stack([np.zeros_like(drift.image), drift.image], axis=1)  # T Z Y X, the disc in plane 1
+    volume = ns.open_volume(series, axes="TZYX:T")
+    seeds = {2: ns.PromptSet(points_yx=[(30, 30)], positive=[True])}
+    steps = ns.propagate(volume, FakePredictor(), seeds, settings=EXACT, time=1)
+    np.testing.assert_array_equal(found(steps, drift.labels.shape), drift.labels)

@@ -29,7 +29,11 @@ ObjectDiameter = Annotated[
 ]
 Axis = Annotated[str, typer.Option(help="Planes are perpendicular to it: 0 or z, 1 or y, 2 or x.")]
 Axes = Annotated[
-    str | None, typer.Option(help="The file's axes, as ZYX or TCZYX, when it does not say itself.")
+    str | None,
+    typer.Option(
+        help="The file's axes, as ZYX or TCZYX, when it does not say itself; with :T behind them, or only :T, "
+        "objects are tracked through time."
+    ),
 ]
 Cache = Annotated[
     Path | None, typer.Option(help="Folder that embeddings are kept in; your user cache when left out.")

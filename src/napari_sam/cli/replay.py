@@ -60,6 +60,7 @@ def open_image(reference: ImageRef, path: Path | None = None) -> Volume:
     SessionError
         It is not there, or has another shape however its axes are read.
     """
+    from napari_sam.io.axes import TRACKING
     from napari_sam.io.volume import open_volume
     from napari_sam.session.image import ImageRef
 
@@ -68,7 +69,7 @@ def open_image(reference: ImageRef, path: Path | None = None) -> Volume:
         raise SessionError(
             f"the image '{reference.name}' of the session is not at {place}; name its place with --image"
         )
-    for axes in dict.fromkeys((None, reference.axes)):
+    for axes in (TRACKING if reference.is_tracked else None, reference.axes):
         try:
             volume = open_volume(place.expanduser().absolute(), axes=axes)
             if reference.channel is not None and volume.n_channels > 1:

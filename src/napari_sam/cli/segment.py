@@ -81,7 +81,7 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite: bool) -> None:
     """Save the finished labels; OME-Zarr keeps the objects' names."""
-    from napari_sam.cli.labelling import geometry
+    from napari_sam.cli.labelling import saved_geometry
     from napari_sam.io.save import save_labels
 
     names = {one.object_id: {"name": one.name} for one in asked.objects if one.name}
@@ -91,7 +91,7 @@ def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite
         output,
         overwrite=overwrite,
         properties=names if names and keeps_names else None,
-        **geometry(volume, asked.level),
+        **saved_geometry(volume, asked.level),
     )
 
 

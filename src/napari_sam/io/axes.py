@@ -3,6 +3,9 @@
 Axes are a string with one letter a dimension, in the array's own order: T time, C channel, Z, Y, X space,
 S the samples of a colour pixel (a second kind of channel, as TIFF has it). Inside this room ``_`` stands
 for a dimension of length 1 that means nothing to us.
+
+``:T`` behind the letters, as in "TZYX:T", asks for *tracking*: time points take the place of planes along Z, and
+the other way round, so that whatever carries objects from plane to plane carries them through time.
 """
 
 from __future__ import annotations
@@ -18,6 +21,18 @@ SPATIAL = "ZYX"
 CHANNELS = "CS"
 LETTERS = "TCZYXS"
 DROPPED = "_"
+TRACKING = ":T"
+
+
+def exchange_time(letters: str) -> str:
+    """Axes with T and Z exchanged."""
+    return letters.translate(str.maketrans("TZ", "ZT"))
+
+
+def seen_axes(axes: str) -> str:
+    """Axes as the program sees them: "TZYX" as it is, "TZYX:T" as "ZTYX"."""
+    letters, tracking, _ = axes.partition(TRACKING)
+    return exchange_time(letters) if tracking else letters
 
 
 def parse_axes(axes: str | Sequence[str], shape: Sequence[int]) -> str:

@@ -121,7 +121,9 @@ class LabelSource:
         return values
 
 
-def label_source(labels: Any, like: VolumeLike | None = None, **given: Any) -> LabelSource:
+def label_source(
+    labels: Any, like: VolumeLike | None = None, axes: str | None = None, **given: Any
+) -> LabelSource:
     """Look at labels of any kind.
 
     Parameters
@@ -130,15 +132,17 @@ def label_source(labels: Any, like: VolumeLike | None = None, **given: Any) -> L
         numpy, dask or zarr array with axes YX, ZYX or TZYX, or an opened volume of labels.
     like : VolumeLike, optional
         The image they belong to; says where they are, and is checked to have the same shape.
+    axes : str, optional
+        Of an array, where they are others.
     **given
-        `spacing_zyx`, `translate_zyx`, `unit`: win over `like`; None is not given.
+        `spacing_zyx`, `translate_zyx`, `unit`, `time_step`: win over `like`; None is not given.
 
     Raises
     ------
     ExportError
         If these are no labels, or they do not fit `like`.
     """
-    volume = labels if isinstance(labels, Volume) else _as_volume(labels)
+    volume = labels if isinstance(labels, Volume) else _as_volume(labels, axes)
     _check_labels(volume)
     if like is not None:
         _check_shape(volume, like)
@@ -147,13 +151,14 @@ def label_source(labels: Any, like: VolumeLike | None = None, **given: Any) -> L
         name: given[name] if given.get(name) is not None else getattr(origin, name)
         for name in ("spacing_zyx", "translate_zyx", "unit")
     }
+    step = given.get("time_step")
     return LabelSource(
         volume,
-        _axes(volume, labels),
+        _axes(volume, labels if axes is None else volume),
         _triple("spacing_zyx", where["spacing_zyx"]),
         _triple("translate_zyx", where["translate_zyx"]),
         where["unit"],
-        getattr(origin, "time_step", 1.0),
+        getattr(origin, "time_step", 1.0) if step is None else step,
         getattr(origin, "time_unit", ""),
     )
 
@@ -172,7 +177,7 @@ def label_properties(volume: Volume) -> dict[int, dict[str, Any]]:
     return found
 
 
-def _as_volume(labels: Any) -> Volume:
+def _as_volume(labels: Any, axes: str | None) -> Volume:
     shape = getattr(labels, "shape", None)
     if shape is None or not hasattr(labels, "dtype"):
         raise ExportError(f"labels must be an array or a volume, got {type(labels).__name__}")
@@ -184,7 +189,7 @@ def _as_volume(labels: Any) -> Volume:
         raise ExportError(
             f"labels must be integers, got {labels.dtype}; convert them with labels.astype('uint32')"
         )
-    return open_volume(labels, axes="TZYX"[-len(shape) :], missing_chunks="fill")
+    return open_volume(labels, axes=axes or "TZYX"[-len(shape) :], missing_chunks="fill")
 
 
 def _check_labels(volume: Volume) -> None:

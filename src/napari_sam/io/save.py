@@ -51,6 +51,8 @@ class SaveOptions:
     ome_zarr_version: str = "0.5"
     name: str | None = None
     into_image: bool = False
+    axes: str | None = None
+    time_step: float | None = None
 
 
 def save_labels(  # noqa: PLR0913  (the one public door; inside, the options travel as one value)
@@ -67,13 +69,16 @@ def save_labels(  # noqa: PLR0913  (the one public door; inside, the options tra
     ome_zarr_version: str = "0.5",
     name: str | None = None,
     into_image: bool = False,
+    axes: str | None = None,
+    time_step: float | None = None,
 ) -> Path:
     """Save labels as OME-Zarr, OME-TIFF or TIFF, by the ending of the file name.
 
     Parameters
     ----------
     labels : array or Volume
-        Integer labels, 0 is background: numpy, dask or zarr with axes YX, ZYX or TZYX, or an opened volume.
+        Integer labels, 0 is background: numpy, dask or zarr with axes YX, ZYX or TZYX unless `axes` says
+        otherwise, or an opened volume.
         Never held in memory whole.
     path : path
         Ends in .ome.zarr, .zarr, .ome.tif, .ome.tiff, .tif or .tiff. With `into_image`, an OME-Zarr image.
@@ -95,6 +100,10 @@ def save_labels(  # noqa: PLR0913  (the one public door; inside, the options tra
         Of the label image; by default the file's, or "labels" inside an image.
     into_image : bool
         Write to the ``labels/<name>`` group of the OME-Zarr image at `path`.
+    axes : str, optional
+        What the dimensions of an array mean, such as "TYX".
+    time_step : float, optional
+        Interval between time points; wins over `like`.
 
     Returns
     -------
@@ -117,6 +126,8 @@ def save_labels(  # noqa: PLR0913  (the one public door; inside, the options tra
         ome_zarr_version,
         name,
         into_image,
+        axes,
+        time_step,
     )
     steps = iter_save_labels(labels, path, like, options)
     while True:
@@ -139,7 +150,13 @@ def iter_save_labels(
     target = Path(path).expanduser()
     unit = None if options.unit is None else parse_unit(options.unit)
     source = label_source(
-        labels, like, spacing_zyx=options.spacing_zyx, translate_zyx=options.translate_zyx, unit=unit
+        labels,
+        like,
+        options.axes,
+        spacing_zyx=options.spacing_zyx,
+        translate_zyx=options.translate_zyx,
+        unit=unit,
+        time_step=options.time_step,
     )
     if options.ome_zarr_version not in VERSIONS:
         raise ExportError(f"OME-Zarr {options.ome_zarr_version!r} is not written; choose '0.5' or '0.4'")

@@ -29,7 +29,17 @@ import zarr
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef, Shape2D
 from napari_sam.errors import InputWarning, VolumeError
-from napari_sam.io.axes import CHANNELS, DROPPED, SPATIAL, guess_axes, parse_axes, settle_axes, size_of
+from napari_sam.io.axes import (
+    CHANNELS,
+    DROPPED,
+    SPATIAL,
+    TRACKING,
+    exchange_time,
+    guess_axes,
+    parse_axes,
+    settle_axes,
+    size_of,
+)
 from napari_sam.io.readers.ome_zarr import read_zarr, read_zarr_path
 from napari_sam.io.readers.pixels import Pixels, Triple, do_nothing
 from napari_sam.io.readers.tiff import SUFFIXES, read_tiff
@@ -51,9 +61,13 @@ class Volume:
     cannot, because its pixels would have to be sent.
     """
 
-    def __init__(self, pixels: Pixels, axes: str, *, missing_chunks: MissingChunks = "warn") -> None:
+    def __init__(
+        self, pixels: Pixels, axes: str, *, missing_chunks: MissingChunks = "warn", is_tracked: bool = False
+    ) -> None:
         self._pixels = pixels
         self._axes = axes
+        self.is_tracked = is_tracked
+        """Whether T and Z are exchanged: "planes" along axis 0 are time points, "time points" planes along Z."""
         self.missing_chunks = missing_chunks
         self._warned = False
         self._recipe: tuple[str, dict[str, Any]] | None = None
@@ -72,8 +86,11 @@ class Volume:
 
     @property
     def axes(self) -> str:
-        """The source's own axes, one letter a dimension; ``_`` for one of length 1 that means nothing."""
-        return self._axes
+        """The source's own axes, one letter a dimension; ``_`` for one of length 1 that means nothing.
+
+        With ":T" behind them where time points take the place of planes.
+        """
+        return exchange_time(self._axes) + TRACKING if self.is_tracked else self._axes
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -254,7 +271,10 @@ class Volume:
             If one of them does not exist, or none is left.
         """
         other = Volume(
-            replace(self._pixels, close=do_nothing), self._axes, missing_chunks=self.missing_chunks
+            replace(self._pixels, close=do_nothing),
+            self._axes,
+            missing_chunks=self.missing_chunks,
+            is_tracked=self.is_tracked,
         )
         other._recipe, other._parent = self._recipe, self
         other._time = _chosen("time point", time, self.n_time, self._time)
@@ -319,6 +339,7 @@ def open_volume(
     spacing: Sequence[float] | None = None,
     translate: Sequence[float] | None = None,
     unit: str | None = None,
+    time_step: float | None = None,
     rgb: bool | None = None,
     missing_chunks: MissingChunks = "warn",
 ) -> Volume:
@@ -332,10 +353,14 @@ def open_volume(
     axes : str, optional
         One letter a dimension: T time, C channel, Z, Y, X, S colour samples, in any order and case.
         Wins over what the file says. Needed for four and more dimensions of a source that does not say.
+        ":T" behind them ("TYX:T"), or alone, makes time points the planes along axis 0, to track objects
+        through time; `PlaneRef.time` then counts planes along Z, and `spacing_zyx` begins with the time step.
     spacing, translate : (float, float, float), optional
         Voxel size and centre of the first voxel along Z, Y, X. Win over what the file says.
     unit : str, optional
         Of both. Wins over what the file says.
+    time_step : float, optional
+        Interval between time points. Wins over what the file says.
     rgb : bool, optional
         Whether channels are colours. By default so if there are 3 or 4 of uint8 on the last axis.
     missing_chunks : {"warn", "error", "fill"}
@@ -358,17 +383,23 @@ def open_volume(
     for name, value in (("spacing_zyx", spacing), ("translate_zyx", translate)):
         if value is not None:
             given[name] = _triple(name, value)
-    if rgb is not None:
-        given["rgb"] = rgb
+    given |= {k: v for k, v in (("rgb", rgb), ("time_step", time_step)) if v is not None}
+    is_tracked = isinstance(axes, str) and axes.upper().endswith(TRACKING)
     try:
         pixels = replace(pixels, **given)
-        volume = Volume(pixels, _settle(pixels, axes), missing_chunks=missing_chunks)
+        letters = _settle(pixels, str(axes)[: -len(TRACKING)] or None if is_tracked else axes)
+        if is_tracked:
+            pixels, letters = _exchanged(pixels, letters), exchange_time(letters)
+        volume = Volume(pixels, letters, missing_chunks=missing_chunks, is_tracked=is_tracked)
     except VolumeError:
         pixels.close()
         raise
     if pixels.source is not None:
-        options = {"axes": axes, "spacing": spacing, "translate": translate, "unit": unit, "rgb": rgb}
-        volume._recipe = (pixels.source, {**options, "missing_chunks": missing_chunks})
+        places = {"spacing": spacing, "translate": translate, "unit": unit, "time_step": time_step}
+        volume._recipe = (
+            pixels.source,
+            {"axes": axes, **places, "rgb": rgb, "missing_chunks": missing_chunks},
+        )
     return volume
 
 
@@ -437,6 +468,26 @@ def _settle(pixels: Pixels, axes: str | Sequence[str] | None) -> str:
     if axes is not None:
         return parse_axes(axes, first.shape)
     return settle_axes(pixels.axes, first.shape) if pixels.axes else guess_axes(first.shape, first.dtype)
+
+
+def _exchanged(pixels: Pixels, axes: str) -> Pixels:
+    """Time in the place of Z. Only levels that keep every plane can be used."""
+    if "T" not in axes:
+        raise VolumeError(
+            f"{pixels.source or 'the array'} has no time to track objects through: axes {axes!r}"
+        )
+    full = [size_of("Z", axes, level.shape) for level in pixels.levels]
+    kept = tuple(level for level, n in zip(pixels.levels, full, strict=True) if n == full[0])
+    z, y, x = pixels.spacing_zyx or (1.0, 1.0, 1.0)
+    factors = pixels.factors and tuple((1.0, *f[1:]) for f in pixels.factors[: len(kept)])
+    return replace(
+        pixels,
+        levels=kept,
+        factors=factors,
+        spacing_zyx=(pixels.time_step, y, x),
+        time_step=z,
+        time_unit=pixels.unit,
+    )
 
 
 def _check_levels(pixels: Pixels, axes: str) -> None:

@@ -172,8 +172,8 @@ class SegmentController:
     def go_on(self, folder: str | Path, layer: Any, image: ImageRef, level: int) -> None:
         """Go on with a session on an image layer; what was begun on it now is left."""
         if layer is not self.image or level != self.session.state.level:
-            axes = image.axes if image.axes in axes_choices(layer) else None
-            self.choose_image(layer, axes, image.channel, level)
+            axes = (image.axes or "").replace("S", "")
+            self.choose_image(layer, axes if axes in axes_choices(layer) else None, image.channel, level)
         volume = self.session.volume
         if self.layers is None or volume is None or Path(folder) == self.session.folder:
             return

@@ -11,6 +11,7 @@ from napari_sam.core.arrays import FloatArray
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.spaces import LayerSpace, VolumeSpace, layer_affine, nearest_index
+from napari_sam.io.axes import TRACKING, seen_axes
 from napari_sam.io.volume import Volume, open_volume
 from napari_sam.session.resolve import Blocked
 
@@ -26,12 +27,20 @@ CHOICES = {
 def axes_choices(layer: Any) -> tuple[str, ...]:
     """Possible meanings of an image layer's dimensions, the likeliest first; colour samples not counted.
 
-    Names given to the layer's axes win. A layer of one dimension, or of more than five, has none.
+    Names given to the layer's axes win. A layer of one dimension, or of more than five, has none. Where there is time,
+    there is a choice to track objects through it.
     """
     named = "".join(str(label) for label in layer.axis_labels).upper()
     known = len(named) == layer.ndim == len(set(named)) and set("YX") <= set(named) <= set("TCZYX")
     rest = CHOICES.get(layer.ndim, ())
-    return (named, *(c for c in rest if c != named)) if known else rest
+    choices = (named, *(c for c in rest if c != named)) if known else rest
+    return *choices, *(c + TRACKING for c in choices if "T" in c)
+
+
+def axes_text(axes: str) -> str:
+    """A choice of axes for people."""
+    letters, tracking, _ = axes.partition(TRACKING)
+    return f"{letters}, track through T" if tracking else letters
 
 
 def layer_space(layer: Any) -> LayerSpace:
@@ -55,7 +64,8 @@ def open_layer(layer: Any, axes: str, channel: int | None = None) -> Volume:
         The layer's data cannot be read as a volume.
     """
     data = list(layer.data) if layer.multiscale else layer.data
-    letters = axes + "S" if layer.rgb else axes
+    own, tracking, _ = axes.partition(TRACKING)
+    letters = (own + "S" if layer.rgb else own) + tracking
     spacing = [_of_axis(layer.scale, axes, a, 1.0) for a in "ZYX"]
     translate = [_of_axis(layer.translate, axes, a, 0.0) for a in "ZYX"]
     unit = str(layer.units[axes.index("Y")])
@@ -65,6 +75,7 @@ def open_layer(layer: Any, axes: str, channel: int | None = None) -> Volume:
         spacing=[abs(s) for s in spacing],
         translate=translate,
         unit="" if unit == "pixel" else unit,
+        time_step=abs(_of_axis(layer.scale, axes, "T", 1.0)),
         rgb=bool(layer.rgb),
     )
     return volume if channel is None else volume.subset(channels=channel)
@@ -81,7 +92,7 @@ class LayerFrame:
     Parameters
     ----------
     axes : str
-        One letter of TCZYX for each of the layer's dimensions.
+        One letter of TCZYX for each of the layer's dimensions; T and Z are exchanged while tracking.
     shape : tuple of int
         Of the layer at level 0, colour samples not counted.
     world : LayerSpace
@@ -98,6 +109,7 @@ class LayerFrame:
     @classmethod
     def of(cls, layer: Any, axes: str, volume: VolumeLike) -> LayerFrame:
         """The frame of an image layer whose dimensions mean `axes`."""
+        axes = seen_axes(axes)
         z, y, x = (axes.index(a) if a in axes else None for a in "ZYX")
         time = axes.index("T") if "T" in axes else None
         space = VolumeSpace.of(volume, (z, y, x), layer.ndim, time)

@@ -30,7 +30,7 @@ from napari_sam.plugin.models import model_details
 from napari_sam.plugin.objects import ObjectTable
 from napari_sam.plugin.parts import Form, allow, button, choice, dot, fill, quiet, row, scrolling, section
 from napari_sam.plugin.reopening import SessionOffer
-from napari_sam.plugin.space import axes_choices
+from napari_sam.plugin.space import axes_choices, axes_text
 from napari_sam.plugin.strip import PlaneStrip
 from napari_sam.propagation.settings import Direction
 from napari_sam.session.doubt import describe, doubts
@@ -128,7 +128,10 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.axes_box, self.channel_box, self.level_box = (choice(self._rechoose) for _ in range(3))
         form.add("Image", self.image_box, "The image layer to segment.")
         form.add(
-            "Axes", self.axes_box, "What the dimensions of the image mean: T time, C channel, Z Y X space."
+            "Axes",
+            self.axes_box,
+            "What the dimensions of the image mean: T time, C channel, Z Y X space. "
+            "Tracking carries objects through time as otherwise through planes.",
         )
         form.add("Channel", self.channel_box, "The channel that the model sees, or all of them mixed.")
         form.add("Level", self.level_box, "Resolution level to segment at; changing it begins new labels.")
@@ -282,7 +285,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _choose_image(self) -> None:
         layer = self.image_box.currentData()
         axes = axes_choices(layer) if layer is not None else ()
-        fill(self.axes_box, [(a, a) for a in axes])
+        fill(self.axes_box, [(axes_text(a), a) for a in axes])
         fill(self.channel_box, [("all mixed", None)])
         fill(self.level_box, [("0 (full)", 0)])
         self.controller.choose_image(layer)

@@ -23,6 +23,7 @@ def propagate(
     settings: PropagationSettings | None = None,
     store: EmbeddingStore | None = None,
     object_id: int = 1,
+    time: int = 0,
 ) -> Steps:
     """Carry one object through a volume, from its seed planes outward.
 
@@ -42,6 +43,9 @@ def propagate(
         Where embeddings are kept; the cache of this user when left out.
     object_id : int
         Stamped on the steps.
+    time : int
+        Time point of a series. In a volume that was opened to be tracked (axes "TZYX:T"), where plane indices are
+        time points, the plane along Z.
 
     Returns
     -------
@@ -63,4 +67,4 @@ def propagate(
     if not isinstance(volume, VolumeLike):
         volume = open_volume(volume)
     encoder = CachedEncoder(volume, model, default_store() if store is None else store)
-    return propagate_objects(encoder, model, {object_id: seeds}, axis=axis, settings=settings)
+    return propagate_objects(encoder, model, {object_id: seeds}, axis=axis, settings=settings, time=time)

@@ -38,9 +38,11 @@ class Spacing:
 
     @classmethod
     def of(cls, volume: VolumeLike, plane: PlaneRef) -> Spacing:
-        """Of the planes parallel to `plane`, at its level."""
+        """Of the planes parallel to `plane`, at its level. A step in time counts as one pixel."""
         factors = np.divide(volume.shape_zyx(0), volume.shape_zyx(plane.level))
         sizes = (np.array(volume.spacing_zyx) * factors).tolist()
+        if getattr(volume, "is_tracked", False):
+            sizes[0] = sizes[1]
         between = sizes.pop(plane.axis)
         return cls(between, *sizes)
 

@@ -18,6 +18,7 @@ import xxhash
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
+from napari_sam.io.axes import TRACKING
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,14 @@ class ImageRef:
         return cls(name, place, known, channel, shape, volume.n_levels)
 
     def is_same_as(self, other: ImageRef) -> bool:
-        """Whether this may be the same image: same name, file, shape and channel."""
-        mine, theirs = ((r.name, r.path, r.shape, r.channel) for r in (self, other))
+        """Whether this may be the same image, seen the same way: same name, file, shape and channel."""
+        mine, theirs = ((r.name, r.path, r.shape, r.channel, r.is_tracked) for r in (self, other))
         return mine == theirs
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether time points take the place of planes along Z."""
+        return self.axes is not None and self.axes.endswith(TRACKING)
 
     def to_json(self, folder: Path) -> dict[str, Any]:
         """Plain values, with the path relative to the session's folder as well."""

@@ -17,11 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from psygnal import EmissionInfo, Signal
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
+from napari_sam.io.axes import exchange_time
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
 from napari_sam.session.answers import Answers
@@ -361,6 +363,7 @@ class Session:
     def save(self, path: str | Path, **options: Any) -> None:
         """Write the labels to a file; `options` as `napari_sam.save_labels` takes them."""
         if self.labels is not None:
+            options = {**self._own_axes(), **options}
             self.orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
 
     def cancel(self) -> None:
@@ -395,6 +398,19 @@ class Session:
         self.largest_label = max((r.object_id for r in self.objects.values() if r.written), default=0)
         level = min(self.state.level, volume.n_levels - 1)
         self.preview = PreviewArray((volume.n_time, *volume.shape_zyx(level)))
+
+    def _own_axes(self) -> dict[str, Any]:
+        """How labels are saved whose planes are time points: with the image's own axes."""
+        if self.labels is None or self.volume is None or not getattr(self.volume, "is_tracked", False):
+            return {}
+        array, level = self.labels.array, self.labels.level
+        step, *sizes = self.volume.spacing_zyx
+        factors = np.divide(self.volume.shape_zyx(0), self.volume.shape_zyx(level))[1:]
+        return {
+            "axes": exchange_time("TZYX"[-array.ndim :]),
+            "spacing_zyx": (getattr(self.volume, "time_step", 1.0), *(np.array(sizes) * factors).tolist()),
+            "time_step": step,
+        }
 
     def _end_journal(self, discard: bool = False) -> None:
         """Let go of the journal once everything is in it."""
