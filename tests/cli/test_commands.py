@@ -246,3 +246,13 @@ def test_segment_tracks_through_time(call, fake_model, tmp_path):
         assert (saved.n_time, saved.shape_zyx()) == (5, (1, 64, 96))
         tracks = np.stack([saved.read_plane(PlaneRef(0, 0, time=t)) for t in range(5)])
     np.testing.assert_array_equal(tracks, 7 * drift.labels)
+
+
+def test_segment_along_three_axes(call, image_path, prompts_path, phantom, fake_model, tmp_path, read_labels):
+    out = tmp_path / "out.ome.zarr"
+    asked = ("segment", image_path, "--prompts", prompts_path, "--output", out, "--three-axes")
+    code, _, errors = call(*asked)
+    assert code == 2
+    assert "--propagate" in errors
+    assert call(*asked, "--propagate")[0] == 0
+    np.testing.assert_array_equal(read_labels(out), phantom.labels)

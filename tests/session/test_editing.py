@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+import zarr
 
 from napari_sam.core.planes import PlaneRef
+from napari_sam.io.label_source import label_properties
+from napari_sam.io.volume import open_volume
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectState
 from napari_sam.testing.fakes import ArrayVolume
@@ -17,6 +20,16 @@ def two(empty_desk):
     """A session on a volume with two balls."""
     phantom = ball_volume((24, 64, 80), CENTRES, [8.2, 9.2])
     empty_desk.session.use_volume(ArrayVolume(phantom.image, spacing_zyx=(2.0, 1.0, 1.0)))
+    empty_desk.settle()
+    empty_desk.truth = phantom.labels
+    return empty_desk
+
+
+@pytest.fixture
+def ball(empty_desk):
+    """A session on an isotropic volume with one ball."""
+    phantom = ball_volume((24, 40, 40), [(12, 20, 20)], [8.2])
+    empty_desk.session.use_volume(ArrayVolume(phantom.image))
     empty_desk.settle()
     empty_desk.truth = phantom.labels
     return empty_desk
@@ -293,3 +306,55 @@ def test_names_scores_and_corrections_survive_a_restart(two, tmp_path):
     assert session.objects[2].scores == scores
     assert session.objects[1].corrected == (PlaneRef(0, 10),)
     np.testing.assert_array_equal(session.objects[1].written[PlaneRef(0, 10)].mask, labels(two)[10] == 1)
+
+
+def test_three_axes_mend_what_one_got_wrong(ball):
+    rough = ball.truth.copy()
+    rough[15:] = 0  # ended too soon
+    ball.session.labels.array[:] = rough
+    ball.session.show(PlaneRef(0, 12))
+    ball.session.editing.take_labels()
+    ball.settle()
+    ball.session.editing.agree_along_axes(1)
+    ball.settle()
+    assert not ball.errors
+    np.testing.assert_array_equal(labels(ball) == 1, ball.truth == 1)
+    assert max(p.index for p in ball.session.objects[1].written) == ball.truth.nonzero()[0].max()
+    undo(ball)
+    np.testing.assert_array_equal(labels(ball), rough)
+
+
+def test_three_axes_need_three(empty_desk):
+    empty_desk.session.use_volume(ArrayVolume(ball_volume((1, 40, 40), [(0, 20, 20)], [8.2]).image))
+    empty_desk.settle()
+    mark(empty_desk, 1, (0, 20, 20))
+    empty_desk.session.commit()
+    empty_desk.settle()
+    empty_desk.session.editing.agree_along_axes(1)
+    assert "the image is flat" in str(empty_desk.errors.pop())
+
+
+def test_three_axes_leave_the_users_planes(ball):
+    mark(ball, 1, (12, 20, 20))
+    ball.session.commit()
+    ball.settle()
+    ball.session.editing.agree_along_axes(1)
+    ball.settle()
+    np.testing.assert_array_equal(labels(ball)[12] == 1, ball.truth[12] == 1)
+
+
+def test_saved_labels_tell_of_their_objects(two, tmp_path):
+    both(two)
+    two.session.editing.rename(1, "left")
+    two.session.editing.classify(1, "nucleus")
+    two.session.editing.colour(2, (1.0, 0.5, 0.0))
+    two.session.save(tmp_path / "balls.ome.zarr")
+    two.session.save(tmp_path / "balls.tif")
+    two.settle()
+    assert not two.errors
+    with open_volume(tmp_path / "balls.ome.zarr") as saved:
+        known = label_properties(saved)
+    assert (known[1]["name"], known[1]["class"], known[1]["state"]) == ("left", "nucleus", "propagated")
+    assert "name" not in known[2]
+    entry = zarr.open_group(tmp_path / "balls.ome.zarr", mode="r").attrs["ome"]["image-label"]
+    assert entry["colors"] == [{"label-value": 2, "rgba": [255, 128, 0, 255]}]

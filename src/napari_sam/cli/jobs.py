@@ -107,14 +107,16 @@ class Journey:
     first: PlaneRef
     seeds: Mapping[int, Mapping[int, PromptSet]]
     settings: PropagationSettings
+    three_axes: bool = False
 
 
 def travel(job: Job, journey: Journey) -> Iterator[PropagationStep]:
     """Carry the objects of a journey, all together."""
-    from napari_sam.propagation import propagate_objects
+    from napari_sam.propagation import propagate_objects, propagate_three_axes
 
     encoder, first = open_encoder(job), journey.first
-    return propagate_objects(
+    run = propagate_three_axes if journey.three_axes else propagate_objects
+    return run(
         encoder,
         encoder.predictor,
         journey.seeds,

@@ -27,6 +27,13 @@ ObjectDiameter = Annotated[
     float | None,
     typer.Option(help="About how many pixels objects measure across, where they are small or very large."),
 ]
+ThreeAxes = Annotated[
+    bool,
+    typer.Option(
+        "--three-axes",
+        help="Carry objects along all three axes and let them vote: slower, for isotropic volumes.",
+    ),
+]
 Axis = Annotated[str, typer.Option(help="Planes are perpendicular to it: 0 or z, 1 or y, 2 or x.")]
 Axes = Annotated[
     str | None,

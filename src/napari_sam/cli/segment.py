@@ -15,7 +15,7 @@ from napari_sam.cli import options as o
 from napari_sam.errors import ExportError
 
 if TYPE_CHECKING:
-    from napari_sam.cli.jobs import Job
+    from napari_sam.cli.jobs import Job, Journey
     from napari_sam.cli.prompts import PromptFile
     from napari_sam.core.results import PropagationStep
     from napari_sam.io.volume import Volume
@@ -28,6 +28,7 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     propagate: Annotated[
         bool, typer.Option("--propagate", help="Carry the objects to the other planes.")
     ] = False,
+    three_axes: o.ThreeAxes = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     model: o.Model = "default",
     cache: o.Cache = None,
@@ -56,7 +57,9 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
         asked = read_prompts(prompts, source)
         job = make_job(source, axes, ModelSpec(model, device, dtype, object_diameter), cache, asked.time)
         labels = create_partial(output, source, asked.planes[0], max(asked.seeds))
-        steps = o.progress(_steps(job, asked, propagate, scheduler), None, "segment", "mask")
+        steps = o.progress(
+            _steps(job, asked, _journey(asked, propagate, three_axes), scheduler), None, "segment", "mask"
+        )
         try:
             tally = fill(labels, steps)
         except KeyboardInterrupt:
@@ -95,12 +98,21 @@ def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite
     )
 
 
-def _steps(job: Job, asked: PromptFile, propagate: bool, scheduler: str | None) -> Iterator[PropagationStep]:
-    from napari_sam.cli.cluster import map_on_cluster
-    from napari_sam.cli.jobs import Journey, segment_plane, travel, travelled
+def _journey(asked: PromptFile, propagate: bool, three_axes: bool) -> Journey | None:
+    from napari_sam.cli.jobs import Journey
 
-    if propagate:
-        journey = Journey(asked.planes[0].at(0), asked.seeds, asked.settings)
+    if three_axes and not propagate:
+        raise typer.BadParameter("--three-axes says how objects are carried; add --propagate")
+    return Journey(asked.planes[0].at(0), asked.seeds, asked.settings, three_axes) if propagate else None
+
+
+def _steps(
+    job: Job, asked: PromptFile, journey: Journey | None, scheduler: str | None
+) -> Iterator[PropagationStep]:
+    from napari_sam.cli.cluster import map_on_cluster
+    from napari_sam.cli.jobs import segment_plane, travel, travelled
+
+    if journey is not None:
         if not scheduler:
             return travel(job, journey)
         # together on one worker, since objects that meet share planes out; `embed` spreads the planes

@@ -19,6 +19,7 @@ from napari_sam.core.protocols import Predictor
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.propagation import PropagationSettings, propagate_objects
 from napari_sam.propagation.anchors import Gap, affected_gaps
+from napari_sam.propagation.consensus import agree
 from napari_sam.training.evaluate import Pair, volume_name
 from napari_sam.training.protocol import first_click, next_click
 
@@ -69,16 +70,29 @@ class VolumeTrial:
     predictor: Predictor
     labels: Any
     settings: PropagationSettings
+    three_axes: bool = False
 
     def run(self, name: str, most: int = 0) -> VolumeResult:
         """Measure the objects of the volume."""
         chosen = measured_labels(self.labels, most)
         seeds = {label: self.first_seed(label) for label in chosen}
         masks = self.carry(seeds)
-        before = {label: self.volume_iou(label, masks[label]) for label in chosen}
-        again = {label: self.with_correction(label, seeds[label], masks[label]) for label in chosen}
-        masks = self.carry_again(seeds, again, masks)
-        return VolumeResult(name, before, {label: self.volume_iou(label, masks[label]) for label in chosen})
+        shown = self.agreed(masks, seeds)
+        before = {label: self.volume_iou(label, shown[label]) for label in chosen}
+        again = {label: self.with_correction(label, seeds[label], shown[label]) for label in chosen}
+        shown = self.agreed(self.carry_again(seeds, again, masks), again)
+        return VolumeResult(name, before, {label: self.volume_iou(label, shown[label]) for label in chosen})
+
+    def agreed(self, masks: Mapping[int, Masks], seeds: Seeds) -> dict[int, Masks]:
+        """What three axes agree on, where that is asked for."""
+        found = {label: dict(planes) for label, planes in masks.items()}
+        if self.three_axes:
+            parts = {label: {i: r for i, r in one.items() if r.area} for label, one in found.items()}
+            first = PlaneRef(0, 0)
+            for step in agree(self.encoder, self.predictor, parts, first, self.settings, seeds):
+                if step is not None:
+                    found[step.object_id][step.plane_index] = step.region
+        return found
 
     def truth(self, label: int, index: int) -> Any:
         """(H, W) bool."""

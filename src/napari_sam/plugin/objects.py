@@ -145,6 +145,7 @@ class ObjectTable(QTableView):  # type: ignore[misc]
             ),
             (f"Propagate {count}", lambda: session.propagate_objects(ids)),
             (f"Refine {count} with the model", lambda: _each(ids, editing.refine)),
+            (f"Carry {count} along all three axes", lambda: _each(ids, editing.agree_along_axes)),
         ]
         if len(found) > 1:
             actions.append((f"Merge into object {ids[0]}", lambda: editing.merge(ids[0], ids[1:])))

@@ -10,11 +10,12 @@ from napari_sam.core.protocols import EmbeddingStore, Predictor, VolumeLike
 from napari_sam.embedding import default_store
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.io.volume import open_volume
+from napari_sam.propagation.consensus import propagate_three_axes
 from napari_sam.propagation.engine import Steps, propagate_objects
 from napari_sam.propagation.settings import PropagationSettings
 
 
-def propagate(
+def propagate(  # noqa: PLR0913 - the one public door
     volume: Any,
     model: Predictor,
     seeds: Mapping[int, PromptSet],
@@ -24,6 +25,7 @@ def propagate(
     store: EmbeddingStore | None = None,
     object_id: int = 1,
     time: int = 0,
+    three_axes: bool = False,
 ) -> Steps:
     """Carry one object through a volume, from its seed planes outward.
 
@@ -46,6 +48,9 @@ def propagate(
     time : int
         Time point of a series. In a volume that was opened to be tracked (axes "TZYX:T"), where plane indices are
         time points, the plane along Z.
+    three_axes : bool
+        Carry the object along all three axes and give what they agree on: slower and better where voxels are about
+        as deep as they are wide. Nothing is yielded before the end.
 
     Returns
     -------
@@ -67,4 +72,5 @@ def propagate(
     if not isinstance(volume, VolumeLike):
         volume = open_volume(volume)
     encoder = CachedEncoder(volume, model, default_store() if store is None else store)
-    return propagate_objects(encoder, model, {object_id: seeds}, axis=axis, settings=settings, time=time)
+    run = propagate_three_axes if three_axes else propagate_objects
+    return run(encoder, model, {object_id: seeds}, axis=axis, settings=settings, time=time)

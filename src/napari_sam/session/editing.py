@@ -203,15 +203,35 @@ class Editing:
         session, record = self._session, self._session.objects.get(object_id)
         if session.labels is None or record is None or not record.written:
             return
-        own = {*record.corrected, *record.predictions}
-        planes = {plane: region for plane, region in record.written.items() if plane not in own}
         request = ask.Refine(
             labels=session.labels,
             object_id=object_id,
-            replaces=planes,
+            replaces=_found_by_model(record),
             settings=settings or PropagationSettings(),
         )
         session.writer.order("refine", request)
+
+    def agree_along_axes(self, object_id: int, settings: PropagationSettings | None = None) -> None:
+        """Carry an object along the two other axes as well, and keep what the three agree on.
+
+        Planes that the user prompted or painted are left as they are.
+        """
+        session, record = self._session, self._session.objects.get(object_id)
+        if session.labels is None or session.volume is None or record is None or not record.written:
+            return
+        shape = session.volume.shape_zyx(session.state.level)
+        if len({plane.at(0) for plane in record.written}) > 1 or min(shape) < 2:
+            why = "the image is flat" if min(shape) < 2 else "its masks lie in planes that are not parallel"
+            session.failed.emit(SessionError(f"object {object_id} cannot be carried along three axes: {why}"))
+            return
+        request = ask.AgreeAlongAxes(
+            labels=session.labels,
+            object_id=object_id,
+            masks=dict(record.written),
+            replaces=_found_by_model(record),
+            settings=settings or PropagationSettings(),
+        )
+        session.writer.order("three axes", request)
 
     # Carrying
 
@@ -384,3 +404,9 @@ def _visited(gap: Gap, reach: range, ways: Sequence[int]) -> range:
     """Planes of a gap that a propagation in these directions may visit."""
     reached = (1 in ways and gap.below is not None) or (-1 in ways and gap.above is not None)
     return gap.planes(reach.start, reach.stop) if reached else range(0)
+
+
+def _found_by_model(record: ObjectRecord) -> dict[PlaneRef, Region]:
+    """The planes of an object that the user neither prompted nor painted."""
+    own = {*record.corrected, *record.predictions}
+    return {plane: region for plane, region in record.written.items() if plane not in own}

@@ -19,6 +19,7 @@ from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction, Prop
 from napari_sam.errors import SessionError
 from napari_sam.io.labels import create_labels
 from napari_sam.io.save import SaveOptions, iter_save_labels
+from napari_sam.propagation.consensus import agree
 from napari_sam.propagation.engine import Steps, propagate_objects
 from napari_sam.session import recovery
 from napari_sam.session import requests as ask
@@ -278,6 +279,21 @@ class Engine:
             yield _write(request.labels, edit, request, quality)
 
     @job.register
+    def _(self, request: ask.AgreeAlongAxes) -> Job:
+        predictor, encoder = self._ready()
+        first, object_id = min(request.masks), request.object_id
+        masks = {plane.index: region for plane, region in request.masks.items() if region.area}
+        fixed = [plane.index for plane in request.masks if plane not in request.replaces]
+        steps = agree(encoder, predictor, {object_id: masks}, first, request.settings, {object_id: fixed})
+        for step in steps:
+            if step is None:
+                yield None
+            else:
+                yield _write(request.labels, LabelEdit(step.plane, step.region, object_id), request, step)
+        self._note_contrast(first.time)
+        yield from self._complaints()
+
+    @job.register
     def _(self, request: ask.Compute) -> Job:
         yield Computed(request.then, request.work())
 
@@ -383,7 +399,7 @@ def weights_hash(name: str) -> str:
 def _write(
     labels: LabelArray,
     edit: LabelEdit,
-    request: ask.WriteLabels | ask.Propagate | ask.TakeLabels | ask.Refine,
+    request: ask.WriteLabels | ask.Propagate | ask.TakeLabels | ask.Refine | ask.AgreeAlongAxes,
     step: PropagationStep | None = None,
 ) -> Written:
     score = PlaneScore.of_step(step) if step is not None and step.region.area else None

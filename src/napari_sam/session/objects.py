@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -253,6 +254,28 @@ def summarise(record: ObjectRecord) -> ObjectSummary:
         scores[worst].doubt.value if worst is not None else None,
         worst,
     )
+
+
+def saved_values(records: Iterable[ObjectRecord]) -> dict[str, dict[int, Any]]:
+    """What labels on disk tell of their objects: `properties` and `colors` as `napari_sam.save_labels` takes them."""
+    known = [record for record in records if record.written]
+    return {
+        "properties": {record.object_id: _values(record) for record in known},
+        "colors": {record.object_id: record.colour for record in known if record.colour is not None},
+    }
+
+
+def _values(record: ObjectRecord) -> dict[str, Any]:
+    summary = record.summary
+    values = {
+        "name": record.name or None,
+        "class": record.class_name or None,
+        "state": str(record.state),
+        "prompts": summary.n_prompts,
+        "predicted_iou": summary.predicted_iou,
+        "doubt": summary.doubt,
+    }
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _same(a: Region, b: Region) -> bool:

@@ -312,6 +312,27 @@ class Refine(Request):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class AgreeAlongAxes(Request):
+    """Carry an object along the two other axes and let all three vote; answers with Written, one a plane that changes.
+
+    Parameters
+    ----------
+    masks : mapping of PlaneRef to Region
+        The object, in parallel planes.
+    replaces : mapping of PlaneRef to Region
+        Those of them that may change.
+    """
+
+    labels: LabelArray
+    object_id: int
+    masks: Mapping[PlaneRef, Region]
+    replaces: Mapping[PlaneRef, Region]
+    settings: PropagationSettings
+    priority: ClassVar[Priority] = Priority.PROPAGATE
+    title: ClassVar[str] = "Carrying along three axes"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Compute(Request):
     """Do something that takes long; answers with a Computed, whose `then` takes what came out.
 
@@ -351,8 +372,8 @@ class SaveLabels(Request):
 
     @property
     def lane(self) -> str:
-        """One file at a time."""
-        return "save"
+        """Saving a file again is enough once; other files are saved as well."""
+        return f"save {self.path}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

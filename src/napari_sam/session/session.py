@@ -36,7 +36,7 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.marks import Marks
-from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.objects import ObjectRecord, saved_values
 from napari_sam.session.opening import Opening
 from napari_sam.session.orders import Orders
 from napari_sam.session.predictions import Predictions
@@ -361,9 +361,13 @@ class Session:
         self.predictions.encode_neighbours(reach=None)
 
     def save(self, path: str | Path, **options: Any) -> None:
-        """Write the labels to a file; `options` as `napari_sam.save_labels` takes them."""
+        """Write the labels to a file; `options` as `napari_sam.save_labels` takes them.
+
+        An OME-Zarr keeps the objects' names, classes, states and colours.
+        """
         if self.labels is not None:
-            options = {**self._own_axes(), **options}
+            kept = saved_values(self.objects.values()) if Path(path).suffix.lower() == ".zarr" else {}
+            options = {**kept, **self._own_axes(), **options}
             self.orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
 
     def cancel(self) -> None:
