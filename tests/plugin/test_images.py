@@ -187,3 +187,14 @@ def test_objects_are_tracked_through_time(segment, wait, tmp_path):
         assert (saved.n_time, saved.shape_zyx()) == (6, (2, 48, 64))
         assert (saved.spacing_zyx, saved.time_step) == ((2.0, 0.5, 0.5), 30.0)
         np.testing.assert_array_equal(saved.read_plane(PlaneRef(0, 1, time=5)) > 0, drift.labels[5] > 0)
+
+
+def test_choosing_again_leaves_no_empty_layers(segment, wait):
+    widget = segment(np.zeros((4, 6, 32, 32), np.uint8), name="movie")
+    widget.axes_box.setCurrentText("CZYX")
+    wait(widget)
+    assert len(widget.viewer.layers) == 5  # the image, points, shapes, mask, objects
+    click(widget, wait, [0, 2, 16, 16])
+    widget.axes_box.setCurrentText("TZYX")
+    wait(widget)
+    assert len(widget.viewer.layers) == 8  # what was done stays

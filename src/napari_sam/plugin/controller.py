@@ -113,7 +113,7 @@ class SegmentController:
         level : int
             Multiscale level to segment at.
         """
-        self._leave_image()
+        self._leave_image(untouched=self.session.is_untouched)
         self._chosen = layer, axes, channel, level
         if layer is None:
             self.session.show(NO_IMAGE)
@@ -151,12 +151,12 @@ class SegmentController:
             getattr(layer.events, name).connect(self._image_moved)
         self.show_view()
 
-    def _leave_image(self) -> None:
+    def _leave_image(self, untouched: bool = False) -> None:
         if self.image is not None:
             for name in MOVED:
                 getattr(self.image.events, name).disconnect(self._image_moved)
         if self.layers is not None:
-            self.layers.close()
+            self.layers.close(untouched)
         self.image = self.layers = None
         self.session.leave_volume()
 

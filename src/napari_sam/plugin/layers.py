@@ -182,12 +182,14 @@ class SessionLayers:
             for name in ("scale", "translate", "rotate", "shear", "affine"):
                 setattr(layer, name, geometry[name])
 
-    def close(self) -> None:
-        """Let go of all layers; they stay in the viewer, but for the preview."""
+    def close(self, untouched: bool = False) -> None:
+        """Let go of all layers; they stay in the viewer, but for the preview, and for all that nothing was done with."""
         for layer in (self.points, self.shapes):
             self._disconnect(layer)
-        self._remove(self.preview)
+        gone = [self.preview, *((self.points, self.shapes, self.labels) if untouched else ())]
         self.points = self.shapes = self.preview = self.labels = None
+        for layer in gone:
+            self._remove(layer)
 
     def is_used(self, layer: Any) -> bool:
         """Whether this is one of the session's layers."""

@@ -179,10 +179,9 @@ class _Object:
             reached = np.zeros(shape, bool)
             if axis == main:
                 reached[:] = low <= index < high
-            elif axis == rows:
-                reached[low:high] = True
             else:
-                reached[:, low:high] = True
+                lines = reached if axis == rows else reached.T
+                lines[low:high] = True
             balance += np.where(self.section(axis, main, index), 1, -1).astype(np.int8) * reached
         return balance > 0
 
