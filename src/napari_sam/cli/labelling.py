@@ -53,15 +53,6 @@ def geometry(volume: Volume, level: int) -> dict[str, Any]:
     return {"spacing_zyx": coarse, "translate_zyx": shifted, "unit": volume.unit}
 
 
-def saved_geometry(volume: Volume, level: int) -> dict[str, Any]:
-    """`geometry` with the image's own axes, where the planes are time points."""
-    found = geometry(volume, level)
-    if not volume.is_tracked:
-        return found
-    step, *sizes = found["spacing_zyx"]
-    return {**found, "axes": "TYX", "spacing_zyx": [volume.time_step, *sizes], "time_step": step}
-
-
 def write_step(labels: Any, step: PropagationStep) -> None:
     """Write one mask. Where objects meet, the smaller id keeps the pixel, whoever comes first."""
     if not step.region.area:

@@ -53,6 +53,8 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
 
     output = output.expanduser()
     check_output(output, overwrite)
+    if three_axes and not propagate:
+        raise typer.BadParameter("--three-axes says how objects are carried; add --propagate")
     with o.open_input(volume, axes) as source:
         asked = read_prompts(prompts, source)
         job = make_job(source, axes, ModelSpec(model, device, dtype, object_diameter), cache, asked.time)
@@ -84,9 +86,12 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite: bool) -> None:
     """Save the finished labels; OME-Zarr keeps the objects' names."""
-    from napari_sam.cli.labelling import saved_geometry
+    from napari_sam.cli.labelling import geometry
+    from napari_sam.io.label_source import own_axes
     from napari_sam.io.save import save_labels
 
+    places = geometry(volume, asked.level)
+    places |= own_axes(volume, 3, places["spacing_zyx"])
     names = {one.object_id: {"name": one.name} for one in asked.objects if one.name}
     keeps_names = output.name.lower().endswith(".zarr")
     save_labels(
@@ -94,15 +99,13 @@ def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite
         output,
         overwrite=overwrite,
         properties=names if names and keeps_names else None,
-        **saved_geometry(volume, asked.level),
+        **places,
     )
 
 
 def _journey(asked: PromptFile, propagate: bool, three_axes: bool) -> Journey | None:
     from napari_sam.cli.jobs import Journey
 
-    if three_axes and not propagate:
-        raise typer.BadParameter("--three-axes says how objects are carried; add --propagate")
     return Journey(asked.planes[0].at(0), asked.seeds, asked.settings, three_axes) if propagate else None
 
 

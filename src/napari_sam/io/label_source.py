@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from napari_sam.core.arrays import Array
 from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import ExportError
+from napari_sam.io.axes import exchange_time
 from napari_sam.io.readers.ome_zarr import is_zarr, ome_attributes
 from napari_sam.io.readers.pixels import Triple
 from napari_sam.io.stored import stored_parts
@@ -161,6 +162,25 @@ def label_source(
         getattr(origin, "time_step", 1.0) if step is None else step,
         getattr(origin, "time_unit", ""),
     )
+
+
+def own_axes(volume: VolumeLike, ndim: int, spacing_zyx: Sequence[float]) -> dict[str, Any]:
+    """Options of `save_labels` for labels of a tracked volume, whose planes are time points; none for others.
+
+    Parameters
+    ----------
+    volume : VolumeLike
+        The image.
+    ndim : int
+        Dimensions of the labels.
+    spacing_zyx : (float, float, float)
+        As the volume has it, at the level of the labels: it begins with the time step.
+    """
+    if not getattr(volume, "is_tracked", False):
+        return {}
+    step, *sizes = spacing_zyx
+    spacing = (getattr(volume, "time_step", 1.0), *sizes)
+    return {"axes": exchange_time("TZYX"[-ndim:]), "spacing_zyx": spacing, "time_step": step}
 
 
 def label_properties(volume: Volume) -> dict[int, dict[str, Any]]:

@@ -42,9 +42,7 @@ def propagate_three_axes(
     Parameters and errors are those of `propagate_objects`. Nothing is yielded before all three are done. Seed
     planes stay as they are.
     """
-    steps = list(
-        propagate_objects(encoder, predictor, seeds, axis=axis, level=level, time=time, settings=settings)
-    )
+    steps = propagate_objects(encoder, predictor, seeds, axis=axis, level=level, time=time, settings=settings)
     return _agreed_steps(encoder, predictor, seeds, steps, PlaneRef(axis, 0, level, time), settings)
 
 
@@ -52,10 +50,11 @@ def _agreed_steps(
     encoder: PlaneEncoder,
     predictor: Predictor,
     seeds: Seeds,
-    steps: list[PropagationStep],
+    along_first: Steps,
     first: PlaneRef,
     settings: PropagationSettings | None,
 ) -> Steps:
+    steps = list(along_first)
     masks: dict[int, dict[int, Region]] = {object_id: {} for object_id in seeds}
     for step in steps:
         if step.region.area:

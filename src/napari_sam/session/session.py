@@ -23,7 +23,7 @@ from psygnal import EmissionInfo, Signal
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
-from napari_sam.io.axes import exchange_time
+from napari_sam.io.label_source import own_axes
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
 from napari_sam.session.answers import Answers
@@ -367,7 +367,7 @@ class Session:
         """
         if self.labels is not None:
             kept = saved_values(self.objects.values()) if Path(path).suffix.lower() == ".zarr" else {}
-            options = {**kept, **self._own_axes(), **options}
+            options = {**kept, **self._places(self.labels), **options}
             self.orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
 
     def cancel(self) -> None:
@@ -403,18 +403,12 @@ class Session:
         level = min(self.state.level, volume.n_levels - 1)
         self.preview = PreviewArray((volume.n_time, *volume.shape_zyx(level)))
 
-    def _own_axes(self) -> dict[str, Any]:
-        """How labels are saved whose planes are time points: with the image's own axes."""
-        if self.labels is None or self.volume is None or not getattr(self.volume, "is_tracked", False):
+    def _places(self, labels: LabelArray) -> dict[str, Any]:
+        """Where labels lie, if not in the planes that their array says."""
+        if self.volume is None:
             return {}
-        array, level = self.labels.array, self.labels.level
-        step, *sizes = self.volume.spacing_zyx
-        factors = np.divide(self.volume.shape_zyx(0), self.volume.shape_zyx(level))[1:]
-        return {
-            "axes": exchange_time("TZYX"[-array.ndim :]),
-            "spacing_zyx": (getattr(self.volume, "time_step", 1.0), *(np.array(sizes) * factors).tolist()),
-            "time_step": step,
-        }
+        factors = np.divide(self.volume.shape_zyx(0), self.volume.shape_zyx(labels.level))
+        return own_axes(self.volume, labels.array.ndim, (factors * self.volume.spacing_zyx).tolist())
 
     def _end_journal(self, discard: bool = False) -> None:
         """Let go of the journal once everything is in it."""
