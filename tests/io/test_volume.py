@@ -17,6 +17,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import AxesError, InputWarning, VolumeError
 from napari_sam.io import volume as volume_module
+from napari_sam.io.save import save_labels
 from napari_sam.io.volume import open_volume
 
 SIZES = {"T": 2, "Z": 3, "Y": 4, "X": 5, "C": 2}
@@ -287,3 +288,11 @@ def test_tracking_keeps_the_levels_that_have_every_plane():
 def test_tracking_needs_time():
     with pytest.raises(VolumeError, match="no time to track"):
         open_volume(np.zeros((3, 4, 5), np.uint8), axes="ZYX:T")
+
+
+def test_labels_like_a_tracked_volume_keep_time(tmp_path):
+    labels = np.arange(4 * 5 * 6, dtype=np.uint16).reshape(4, 5, 6)
+    volume = open_volume(labels, axes="TYX:T", time_step=30.0)
+    with open_volume(save_labels(labels, tmp_path / "tracks.ome.zarr", like=volume)) as saved:
+        assert (saved.n_time, saved.shape_zyx(), saved.time_step) == (4, (1, 5, 6), 30.0)
+        np.testing.assert_array_equal(saved.read_plane(PlaneRef(0, 0, time=3)), labels[3])

@@ -143,6 +143,10 @@ def label_source(
     ExportError
         If these are no labels, or they do not fit `like`.
     """
+    if like is not None and axes is None and not isinstance(labels, Volume):
+        own = own_axes(like, np.ndim(labels), like.spacing_zyx)
+        axes = own.pop("axes", None)
+        given = own | {name: value for name, value in given.items() if value is not None}
     volume = labels if isinstance(labels, Volume) else _as_volume(labels, axes)
     _check_labels(volume)
     if like is not None:
@@ -222,6 +226,8 @@ def _check_labels(volume: Volume) -> None:
 def _check_shape(volume: Volume, like: VolumeLike) -> None:
     ours = (volume.n_time, *volume.shape_zyx())
     theirs = (like.n_time, *like.shape_zyx())
+    if getattr(like, "is_tracked", False):
+        theirs = (theirs[1], theirs[0], *theirs[2:])
     if ours != theirs:
         raise ExportError(
             f"labels of shape (T, Z, Y, X) = {ours} do not fit the image of shape {theirs}; "
