@@ -50,13 +50,21 @@ def test_one_click_offers_three_and_takes_the_best_estimate():
     [
         PromptSet([(4, 4), (5, 5)]),
         PromptSet([(4, 4)], [False]),
-        PromptSet(box_yxyx=(1, 1, 9, 9)),
         PromptSet([(4, 4)], [True], (1, 1, 9, 9)),
     ],
 )
 def test_anything_more_takes_the_single_output(prompts):
     assert outputs_for(prompts) == (0, 1, 2, 3)
     assert choose([TOP, LEFT, WHOLE, NOTHING], prompts).best is TOP
+
+
+def test_a_box_alone_takes_the_answer_that_fills_it():
+    prompts = PromptSet(box_yxyx=(1.5, 1.5, 8.5, 17.5))
+    assert outputs_for(prompts) == (0, 1, 2, 3)
+    assert choose([WHOLE, LEFT, TOP, NOTHING], prompts).best is TOP
+    hopeless = candidate(slice(2, 9), slice(2, 18), 0.1)
+    assert choose([WHOLE, LEFT, hopeless, NOTHING], prompts).best is WHOLE
+    assert choose([NOTHING] * 4, prompts).best is NOTHING
 
 
 def test_violations_count_both_polarities():

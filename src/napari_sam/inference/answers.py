@@ -5,6 +5,8 @@
   is chosen.
 * **Anything more** is specific: the single output is chosen, the other three follow, so that a user can
   still cycle through them.
+* **A box alone** says where its object ends: of all four outputs the one is chosen whose predicted IoU, times the
+  IoU of its own bounding box with the given one, is best.
 * **Every correction counts**: where a click that corrects earlier logits or a mask prompt would be lost, the
   logits around it are raised (or lowered) until it holds, as far as the mask's edge and the nearest click of
   the other kind allow.
@@ -79,9 +81,25 @@ def choose(
         ordered = sorted(candidates, key=lambda one: one.cells)
         best = max(range(len(ordered)), key=lambda i: ordered[i].predicted_iou)
         return MaskPrediction(tuple(ordered), best)
+    if (box := _only_box(prompts)) is not None:
+        fits = [one.predicted_iou * _box_iou(one.region, box) for one in candidates]
+        return MaskPrediction(tuple(candidates), int(np.argmax(fits)))
     if earlier is None or not len(prompts.points_yx):
         return MaskPrediction(tuple(candidates))
     return never_worse(candidates, earlier, prompts)
+
+
+def _only_box(prompts: PromptSet) -> FloatArray | None:
+    """The box, if nothing else shows where the object is."""
+    return None if len(prompts.points_yx) or prompts.mask is not None else prompts.box_yxyx
+
+
+def _box_iou(region: Region, box_yxyx: FloatArray) -> float:
+    """IoU of the box that bounds a mask with another; both from pixel edge to pixel edge."""
+    own = np.array(region.box_yxyx) - 0.5
+    sides = np.minimum(own[2:], box_yxyx[2:]) - np.maximum(own[:2], box_yxyx[:2])
+    shared = np.prod(sides.clip(0))
+    return float(shared / (np.prod(own[2:] - own[:2]) + np.prod(box_yxyx[2:] - box_yxyx[:2]) - shared))
 
 
 def never_worse(
@@ -155,9 +173,8 @@ def _cells_above(logits: FloatArray, around_yx: FloatArray) -> Array:
 def prompted_parts(region: Region, prompts: PromptSet) -> Region:
     """The connected parts of a mask that its prompts point at; sides touch, corners do not."""
     kept = _pointed_at(region, prompts)
-    if prompts.box_yxyx is None or len(prompts.points_yx) or prompts.mask is not None:
-        return kept
-    return _clipped(kept, prompts.box_yxyx)
+    box = _only_box(prompts)
+    return kept if box is None else _clipped(kept, box)
 
 
 def _pointed_at(region: Region, prompts: PromptSet) -> Region:
