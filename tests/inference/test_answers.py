@@ -11,6 +11,7 @@ from napari_sam.core.results import MaskCandidate
 from napari_sam.inference.answers import (
     against_mask,
     choose,
+    denies_mask,
     heed_clicks,
     outputs_for,
     prompted_parts,
@@ -65,6 +66,26 @@ def test_a_box_alone_takes_the_answer_that_fills_it():
     hopeless = candidate(slice(2, 9), slice(2, 18), 0.1)
     assert choose([WHOLE, LEFT, hopeless, NOTHING], prompts).best is WHOLE
     assert choose([NOTHING] * 4, prompts).best is NOTHING
+
+
+@pytest.mark.parametrize(
+    ("prompts", "denied"),
+    [
+        (PromptSet([(10, 5)], [False], mask=LEFT.region.mask), True),
+        (PromptSet([(10, 2)], [False], mask=LEFT.region.mask), False),  # at its edge
+        (PromptSet([(10, 15)], [False], mask=LEFT.region.mask), False),  # beside it
+        (PromptSet([(10, 5), (4, 4)], [False, True], mask=LEFT.region.mask), False),
+        (PromptSet([(10, 5)], [True], mask=LEFT.region.mask), False),
+        (PromptSet([(10, 5)], [False]), False),
+        (PromptSet([(10, 5)], [False], LEFT.region.box_yxyx, LEFT.region.mask), False),
+    ],
+)
+def test_a_negative_click_in_the_middle_of_a_mask_denies_it(prompts, denied):
+    assert denies_mask(prompts) is denied
+    answer = choose([TOP, LEFT, WHOLE, NOTHING], prompts)
+    assert (answer.best.region.area == 0) is denied
+    own = answer.candidates[1:] if denied else answer.candidates
+    assert own == (TOP, LEFT, WHOLE, NOTHING), "the model's own answers can be cycled to"
 
 
 def test_violations_count_both_polarities():

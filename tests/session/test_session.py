@@ -1,10 +1,14 @@
 """A whole session without a window: everything napari's widget does goes through here."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from napari_sam.core.planes import PlaneRef
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.results import MaskPrediction
 from napari_sam.errors import DeviceMemoryError, PromptError
+from napari_sam.inference.answers import denies_mask
 from napari_sam.io.volume import open_volume
 from napari_sam.session.marks import Marks, ShapeKind, ShapeMark
 from napari_sam.session.resolve import Blocked
@@ -347,3 +351,55 @@ def test_the_journal_tells_what_happened(desk):
     assert [e["title"] for e in events if e["event"] == "step"] == ["prompt", "keep"]
     marks = events[3]["changes"][0]["marks"]
     assert Marks.from_json(marks).same_as(CLICK)
+
+
+@pytest.fixture
+def denying(desk):
+    """The desk with a model that takes a negative click on a carried mask for a denial; and what it was asked."""
+    asked = []
+    predict = desk.backend.predictor.predict
+
+    def answer(embedding, prompts):
+        asked.append(prompts)
+        prediction = predict(embedding, prompts)
+        if not denies_mask(prompts):
+            return prediction
+        nothing = replace(prediction.best, drawing=Region.from_mask(np.zeros(embedding.plane_shape, bool)))
+        return MaskPrediction((nothing, *prediction.candidates))
+
+    desk.backend.predictor.predict = answer
+    click(desk)
+    desk.session.propagate()
+    desk.settle()
+    asked.clear()
+    return asked
+
+
+def test_a_carried_mask_can_be_denied_and_the_object_ends_there(desk, denying):
+    before = desk.session.labels.array[:]
+    denied = Z + 4
+    no = Marks([(0, Z, Y, X), (0, denied, Y, X)], [True, False])
+    click(desk, no, PlaneRef(0, denied))
+    assert not np.asarray(desk.session.preview)[0, denied].any()
+    desk.session.commit()
+    desk.settle()
+    desk.session.propagate()
+    desk.settle()
+    after = desk.session.labels.array[:]
+    assert not after[denied:].any()
+    np.testing.assert_array_equal(after[:denied], before[:denied])
+    desk.session.undo()
+    desk.session.undo()
+    desk.settle()
+    np.testing.assert_array_equal(desk.session.labels.array[:], before)
+
+
+def test_what_was_denied_is_not_fed_back(desk, denying):
+    plane = PlaneRef(0, Z + 4)
+    marks = [(0, Z, Y, X), (0, Z + 4, Y, X), (0, Z + 4, Y + 1, X)]
+    click(desk, Marks(marks[:2], [True, False]), plane)
+    click(desk, Marks(marks, [True, False, False]), plane)
+    assert not np.asarray(desk.session.preview)[0, Z + 4].any(), "denied twice"
+    click(desk, Marks([*marks, (0, Z + 4, 2, 2)], [True, False, False, True]), plane)
+    assert [one.mask is None for one in denying] == [False, False, True]
+    assert all(one.low_res_logits is None for one in denying)

@@ -10,6 +10,8 @@
 * **Every correction counts**: where a click that corrects earlier logits or a mask prompt would be lost, the
   logits around it are raised (or lowered) until it holds, as far as the mask's edge and the nearest click of
   the other kind allow.
+* **A mask can be denied**: a negative click in the middle of a mask prompt, and no positive one, says that the object is
+  not there. The answer is empty; the model's own follow, so that a user who wants a hole can cycle to them.
 * **A later correction is a small step**: from the third point on, the answer is the mean of the new logits and
   the earlier ones. Before, the object is still being found.
 * **More clicks never make it worse**: the earlier answer stays where the new one loses clicks that it had
@@ -22,6 +24,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
@@ -48,6 +51,8 @@ HEEDED_LEAST = 1.5
 """Least standard deviation, in cells, of what it changes."""
 TO_OTHER, TO_EDGE = 0.7, 2.0
 """Largest one, as shares of the way to the next click of the other kind and to the mask's edge."""
+MIDDLE = 0.7
+"""So deep inside a mask, as a share of its deepest pixel, lies its middle."""
 BOX_MARGIN = 0.05
 """So far outside a box, as a share of its sides, its object may reach: users draw boxes by hand."""
 
@@ -81,6 +86,10 @@ def choose(
         ordered = sorted(candidates, key=lambda one: one.cells)
         best = max(range(len(ordered)), key=lambda i: ordered[i].predicted_iou)
         return MaskPrediction(tuple(ordered), best)
+    if denies_mask(prompts):
+        nothing = Region.from_mask(np.zeros_like(prompts.mask))
+        denied = replace(candidates[0], drawing=nothing, predicted_iou=1.0, stability_score=1.0)
+        return MaskPrediction((denied, *candidates))
     if (box := _only_box(prompts)) is not None:
         fits = [one.predicted_iou * _box_iou(one.region, box) for one in candidates]
         return MaskPrediction(tuple(candidates), int(np.argmax(fits)))
@@ -233,6 +242,17 @@ def against_mask(prompts: PromptSet) -> BoolArray:
     if prompts.mask is None:
         return np.zeros(len(prompts.points_yx), bool)
     return np.asarray(prompts.mask[tuple(nearest_index(prompts.points_yx).T)] != prompts.polarity)
+
+
+def denies_mask(prompts: PromptSet) -> bool:
+    """Whether clicks say that a mask prompt is not the object: a negative one in its middle, no positive one."""
+    corrects = prompts.mask is not None and prompts.box_yxyx is None and prompts.low_res_logits is None
+    if not corrects or not len(prompts.points_yx) or prompts.polarity.any():
+        return False
+    region = Region.from_mask(prompts.mask)
+    depth = ndimage.distance_transform_edt(np.pad(region.crop, 1))
+    at = nearest_index(prompts.points_yx)[_hits(region, prompts.points_yx)] - region.box_yxyx[:2] + 1
+    return bool((depth[tuple(at.T)] >= MIDDLE * depth.max()).any())
 
 
 def _hits(region: Region, points_yx: FloatArray) -> BoolArray:

@@ -191,16 +191,28 @@ class ObjectRecord:
         prediction = self.predictions.get(plane)
         return prediction.region if prediction is not None and prediction.region.area else marks
 
+    def earlier(self, plane: PlaneRef, marks: Marks) -> MaskPrediction | None:
+        """The answer that these marks go on from: that to all but the last of them, if it found anything."""
+        answer = self.predictions.get(plane) if marks.extends(self.asked.get(plane)) else None
+        return answer if answer is not None and answer.region.area else None
+
     def start(self, plane: PlaneRef, marks: Marks) -> Region | None:
         """What the marks of a plane are there to correct: a mask that was carried, painted or taken over.
 
-        It is the same as long as there are marks. A mask that answers the user's own prompts is asked for afresh,
-        unless the marks say only what is not of it.
+        It is the same as long as there are marks, or until it was denied and the object is shown elsewhere. A mask
+        that answers the user's own prompts is asked for afresh, unless the marks say only what is not of it.
         """
+        if marks.positive.any() and self._is_denied(plane):
+            self.starts[plane] = None
         score, written = self.scores.get(plane), self.written.get(plane)
         is_own = score is not None and score.is_seed
         start = self.starts.setdefault(plane, None if is_own else written)
         return start if start is not None or marks.positive.any() else written
+
+    def _is_denied(self, plane: PlaneRef) -> bool:
+        """Whether the last answer is that nothing is there."""
+        answer = self.predictions.get(plane)
+        return answer is not None and not answer.region.area
 
     def forget_question(self, plane: PlaneRef, marks: Marks) -> None:
         """Let the same marks be asked again: what was cancelled or failed has no answer."""

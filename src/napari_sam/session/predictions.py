@@ -128,7 +128,7 @@ class Predictions:
 
     def _ask(self, record: ObjectRecord, plane: PlaneRef, marks: Marks) -> None:
         key = record.object_id, plane
-        earlier = record.predictions.get(plane) if marks.extends(record.asked.get(plane)) else None
+        earlier = record.earlier(plane, marks)
         recovered = self._earlier.pop(key, None)
         record.asked[plane] = marks
         request = ask.Predict(object_id=record.object_id, plane=plane, marks=marks, earlier=earlier)
