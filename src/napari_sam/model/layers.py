@@ -31,6 +31,14 @@ class LayerNorm2d(nn.Module):
         return F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, self.eps)
 
 
+class Gelu2d(nn.Module):
+    """GELU of (B, C, H, W) maps, in the memory layout that they have: the fast kernels of a CPU want it in order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) to the same shape."""
+        return F.gelu(x) if x.is_contiguous() else F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class MLPBlock(nn.Module):
     """The two-layer MLP of a transformer block."""
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_sam.model.configs import MaskDecoderConfig
-from napari_sam.model.layers import MLP, LayerNorm2d
+from napari_sam.model.layers import MLP, Gelu2d, LayerNorm2d
 from napari_sam.model.transformer import TwoWayTransformer
 
 
@@ -14,9 +14,9 @@ def _upscaling(dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.ConvTranspose2d(dim, dim // 4, 2, stride=2),
         LayerNorm2d(dim // 4),
-        nn.GELU(),
+        Gelu2d(),
         nn.ConvTranspose2d(dim // 4, dim // 8, 2, stride=2),
-        nn.GELU(),
+        Gelu2d(),
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_sam.model.configs import PromptEncoderConfig
-from napari_sam.model.layers import LayerNorm2d
+from napari_sam.model.layers import Gelu2d, LayerNorm2d
 
 Window = tuple[int, int, int, int]
 """First row, first column, rows and columns of a part of the embedding grid."""
@@ -41,10 +41,10 @@ def _mask_downscaling(hidden: int, dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(1, hidden // 4, 2, stride=2),
         LayerNorm2d(hidden // 4),
-        nn.GELU(),
+        Gelu2d(),
         nn.Conv2d(hidden // 4, hidden, 2, stride=2),
         LayerNorm2d(hidden),
-        nn.GELU(),
+        Gelu2d(),
         nn.Conv2d(hidden, dim, 1),
     )
 

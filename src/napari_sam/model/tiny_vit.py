@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_sam.model.configs import TinyViTConfig
-from napari_sam.model.layers import join_windows, neck, split_windows
+from napari_sam.model.layers import Gelu2d, join_windows, neck, split_windows
 
 
 class ConvNorm(nn.Module):
@@ -32,7 +32,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.seq = nn.Sequential(ConvNorm(3, dim // 2, 3, 2), nn.GELU(), ConvNorm(dim // 2, dim, 3, 2))
+        self.seq = nn.Sequential(ConvNorm(3, dim // 2, 3, 2), Gelu2d(), ConvNorm(dim // 2, dim, 3, 2))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, dim, H / 4, W / 4)."""
@@ -49,11 +49,13 @@ class MBConv(nn.Module):
         self.conv1 = ConvNorm(dim, hidden)
         self.conv2 = ConvNorm(hidden, hidden, 3, groups=hidden)
         self.conv3 = ConvNorm(hidden, dim)
+        self.act = Gelu2d()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) to the same shape."""
-        hidden = F.gelu(self.conv2(F.gelu(self.conv1(x))))
-        return F.gelu(x + self.conv3(hidden))
+        hidden = self.act(self.conv2(self.act(self.conv1(x))))
+        out: Tensor = self.act(x + self.conv3(hidden))
+        return out
 
 
 class PatchMerging(nn.Module):
@@ -64,10 +66,11 @@ class PatchMerging(nn.Module):
         self.conv1 = ConvNorm(dim, out_dim)
         self.conv2 = ConvNorm(out_dim, out_dim, 3, stride, groups=out_dim)
         self.conv3 = ConvNorm(out_dim, out_dim)
+        self.act = Gelu2d()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dim, H, W) to (B, out_dim, H / stride, W / stride)."""
-        out: Tensor = self.conv3(F.gelu(self.conv2(F.gelu(self.conv1(x)))))
+        out: Tensor = self.conv3(self.act(self.conv2(self.act(self.conv1(x)))))
         return out
 
 
