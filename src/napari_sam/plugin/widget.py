@@ -162,7 +162,11 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.add_button = self._polarity_button(
             "Add", "The next points say: this belongs to the object.", True
         )
-        self.remove_button = self._polarity_button("Remove", "The next points say: this does not.", False)
+        self.remove_button = self._polarity_button(
+            "Remove",
+            "The next points say: this does not. In the middle of a mask that was carried here, one takes it away.",
+            False,
+        )
         polarity = QButtonGroup(self)
         for each in (self.add_button, self.remove_button):
             polarity.addButton(each)
