@@ -1,9 +1,10 @@
 """How long it takes to undo the propagation of one object through many planes, and whether every bit comes back.
 
-    python benchmarks/bench_undo.py [--planes 500] [--radius 60] [--side 2048]
+    python benchmarks/bench_undo.py [--planes 500] [--radius 30] [--side 2048] [--corner]
 
 A tube of the given radius is carried through all planes by a predictor that knows the answer, so what is measured is
-the program: journal, label array, history. Prints one line of JSON.
+the program: journal, label array, history. It stands in the middle of a chunk of the labels, or, the worst that can
+be, where four chunks meet. Prints one line of JSON.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import numpy as np
 
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import LabelEdit
+from napari_sam.io.labels import CHUNK_SIDE
 from napari_sam.session import requests as ask
 from napari_sam.session.labels import LabelArray
 from napari_sam.session.state import OverlapPolicy
@@ -29,14 +31,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--planes", type=int, default=500)
-    options.add_argument("--radius", type=int, default=60)
+    options.add_argument("--radius", type=int, default=30)
     options.add_argument("--side", type=int, default=2048)
+    options.add_argument("--corner", action="store_true", help="where four chunks meet")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measure(Path(folder), given.planes, given.radius, given.side)))
+        print(json.dumps(measure(Path(folder), given.planes, given.radius, given.side, given.corner)))
 
 
-def measure(folder: Path, planes: int, radius: int, side: int) -> dict:
+def measure(folder: Path, planes: int, radius: int, side: int, at_corner: bool) -> dict:
     """Seconds to write, undo and redo one object, and what history and journal weigh."""
     desk = Desk(folder / "session")
     image = np.broadcast_to(np.zeros((1, 1, 1), np.uint8), (planes, side, side))
@@ -44,12 +47,13 @@ def measure(folder: Path, planes: int, radius: int, side: int) -> dict:
     desk.settle()
     labels = desk.session.labels
     assert labels is not None
-    neighbour = disc(side, side // 2, side // 2 + radius, radius)
+    centre = side // 2 + (0 if at_corner else CHUNK_SIDE // 2)
+    neighbour = disc(side, centre, centre + radius, radius)
     order(desk, labels, [LabelEdit(PlaneRef(0, z), neighbour, 2) for z in range(0, planes, 2)])
-    middle = slice(max(0, side // 2 - 3 * radius), side // 2 + 3 * radius)
+    middle = slice(max(0, centre - 3 * radius), centre + 3 * radius)
     before = checksums(labels, middle)
-    edits = [LabelEdit(PlaneRef(0, z), region_of(side, radius, z), 1) for z in range(planes)]
-    result = {"planes": planes, "radius": radius, "side": side, "write": order(desk, labels, edits)}
+    edits = [LabelEdit(PlaneRef(0, z), region_of(side, centre, radius, z), 1) for z in range(planes)]
+    result = {"planes": planes, "radius": radius, "at_corner": at_corner, "write": order(desk, labels, edits)}
     step = desk.session.history.next_undo
     result["step_bytes_in_memory"] = step.nbytes if step is not None else 0
     after = checksums(labels, middle)
@@ -86,9 +90,9 @@ def disc(side: int, y: float, x: float, radius: int) -> Region:
     return Region((side, side), (y0, x0, y0 + crop.shape[0], x0 + crop.shape[1]), crop)
 
 
-def region_of(side: int, radius: int, z: int) -> Region:
+def region_of(side: int, centre: int, radius: int, z: int) -> Region:
     """A disc that wanders a little."""
-    y, x = side / 2 + radius / 2 * np.sin(z / 20), side / 2 + radius / 2 * np.cos(z / 27)
+    y, x = centre + radius / 2 * np.sin(z / 20), centre + radius / 2 * np.cos(z / 27)
     return disc(side, y, x, radius)
 
 

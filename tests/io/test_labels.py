@@ -23,7 +23,7 @@ def test_negative_ids_are_no_labels():
 
 @pytest.mark.parametrize(
     ("shape", "chunks"),
-    [((700, 40), (256, 40)), ((9, 700, 40), (4, 256, 40)), ((2, 3, 700, 40), (1, 3, 256, 40))],
+    [((700, 40), (256, 40)), ((9, 700, 40), (8, 256, 40)), ((2, 3, 700, 40), (1, 3, 256, 40))],
 )
 def test_only_chunks_that_are_touched_are_kept(tmp_path, shape, chunks):
     labels = create_labels(tmp_path / "a.zarr", shape)

@@ -15,7 +15,7 @@ from napari_sam.errors import ExportError, VolumeError
 from napari_sam.io.readers.ome_zarr import GEOMETRY_ATTRIBUTE
 from napari_sam.io.units import parse_unit
 
-CHUNK_SIDE, CHUNK_DEPTH = 256, 4
+CHUNK_SIDE, CHUNK_DEPTH = 256, 8
 """Sides of a chunk in Y and X, and its planes. A brush stroke rewrites each chunk it touches, so chunks stay small;
 an object that is carried, or taken back, crosses many planes, so they are not flat."""
 
@@ -68,7 +68,7 @@ def create_labels(
     dtype : dtype
         Unsigned integer.
     chunks : sequence of int, optional
-        Four planes of 256 by 256 by default.
+        Eight planes of 256 by 256 by default.
     spacing_zyx, translate_zyx : (float, float, float)
         Physical voxel size and centre of the first voxel, kept as attributes.
     unit : str

@@ -21,8 +21,9 @@ from napari_sam.session.codec import pack_region
 from napari_sam.session.journal import Journal
 from napari_sam.session.state import OverlapPolicy
 
-MOST_PLANES, MOST_VOXELS = 32, 1 << 23
-"""Planes and voxels that are restored at once: enough to be quick, few enough to stay small."""
+RUN_PLANES, MOST_VOXELS = 32, 1 << 23
+"""Planes and voxels that are restored at once: enough to be quick, few enough to stay small. A run ends at a multiple of
+its planes, so that no chunk belongs to two of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +60,8 @@ class LabelArray:
 
     def read_block(self, first: PlaneRef, end: int, box_yxyx: BoxYXYX) -> Array:
         """A new (n, h, w) array: a box in the planes from `first` to before index `end`."""
-        block = np.array(self.array[self._block_index(first, end, box_yxyx)])
+        block = np.asarray(self.array[self._block_index(first, end, box_yxyx)])
+        block = block if block.flags.owndata else block.copy()
         return block[None] if block.ndim == 2 else np.moveaxis(block, first.axis, 0)
 
     def write_block(self, first: PlaneRef, end: int, box_yxyx: BoxYXYX, values: Array) -> None:
@@ -368,10 +370,10 @@ def _box_of(deltas: Sequence[LabelDelta]) -> BoxYXYX:
 
 def _fits_block(deltas: Sequence[LabelDelta]) -> bool:
     indices = [delta.plane.index for delta in deltas]
-    thickness = max(indices) - min(indices) + 1
+    first, last = min(indices), max(indices)
     y0, x0, y1, x1 = _box_of(deltas)
     return (
         deltas[-1].plane.at(0) == deltas[0].plane.at(0)
-        and thickness <= MOST_PLANES
-        and thickness * (y1 - y0) * (x1 - x0) <= MOST_VOXELS
+        and first // RUN_PLANES == last // RUN_PLANES
+        and (last - first + 1) * (y1 - y0) * (x1 - x0) <= MOST_VOXELS
     )
