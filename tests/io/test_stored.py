@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from napari_sam.errors import InputWarning, VolumeError
 from napari_sam.io.label_source import label_source
-from napari_sam.io.labels import create_labels, open_labels
+from napari_sam.io.labels import CHUNK_DEPTH, create_labels, open_labels
 from napari_sam.io.save import save_labels
 from napari_sam.io.stored import stored_parts
 from napari_sam.io.volume import Volume, open_volume
@@ -108,7 +108,7 @@ def test_of_a_large_volume_only_the_planes_with_labels_are_read(tmp_path, monkey
     monkeypatch.setattr(Volume, "read_box", counted)
     monkeypatch.setattr(Volume, "read_plane", lambda *_: pytest.fail("a whole plane was read"))
     path = save_labels(labels, tmp_path / "out.ome.zarr")
-    assert reads == [((z, z + 1), (1280, 1792), (1792, 2304)) for z in range(1000, 1004)]
+    assert reads == [((z, z + 1), (1280, 1792), (1792, 2304)) for z in range(1000, 1000 + CHUNK_DEPTH)]
     saved = zarr.open_group(path, mode="r")
     assert saved["0"].shape == (2000, 4096, 4096)
     assert np.count_nonzero(saved["0"][1001, 1400:1700, 2000:2100]) == 2000
