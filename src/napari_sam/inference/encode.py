@@ -24,7 +24,7 @@ from napari_sam.errors import CacheWarning, EmbeddingCorruptError, EmbeddingNotF
 from napari_sam.inference.contrast import estimate_contrast
 from napari_sam.inference.tiles import plan_tiles, tiles_for
 
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 """Raised whenever the embedding of the same pixels changes, so that old records are not taken for new."""
 
 

@@ -215,6 +215,15 @@ _ALL = (
         128,
         connected=True,
     ),
+    SamConfig(
+        "small",
+        512,
+        PyramidConfig(blocks=(2, 4, 6, 3)),
+        PromptEncoderConfig(pe_scale=3.0, box_middle=True),
+        _MICRO_DECODER,
+        128,
+        connected=True,
+    ),
     SamConfig("vit_test", 64, ViTConfig(32, 2, 2, (1,), window=3), _TEST_PROMPT, _TEST_DECODER, 32),
     SamConfig(
         "tiny_vit_test",

@@ -33,7 +33,9 @@ class PositionEncoding(nn.Module):
     def forward(self, xy: Tensor) -> Tensor:
         """(..., 2) positions in 0..1 to (..., dim)."""
         frequencies = self.positional_encoding_gaussian_matrix
-        phase = 2 * math.pi * ((2 * xy.to(frequencies.dtype) - 1) @ frequencies)
+        centred = 2 * xy.to(frequencies.dtype) - 1
+        # a product of matrices would be rounded to half precision under autocast
+        phase = 2 * math.pi * (centred[..., :1] * frequencies[0] + centred[..., 1:] * frequencies[1])
         return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
 

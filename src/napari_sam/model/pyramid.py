@@ -116,7 +116,7 @@ class PyramidEncoder(nn.Module):
         x = torch.arange(width, device=votes.device) + origin[1] + 0.5
         cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # (h, w, 2)
         middles = (cells + votes.permute(0, 2, 3, 1)) / self.grid
-        encoded: Tensor = self.position(middles).to(votes.dtype)
+        encoded: Tensor = self.position(middles)  # stays float32 under autocast
         return encoded.permute(0, 3, 1, 2)
 
     def _top_down(self, levels: list[Tensor]) -> Tensor:

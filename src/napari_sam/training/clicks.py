@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from napari_sam.training.config import TrainConfig
 
@@ -46,14 +45,21 @@ class Prompts:
 
 def depth(masks: Tensor, limit: int = DEPTH_LIMIT) -> Tensor:
     """Chessboard distance of the pixels of (N, h, w) bool masks to their border, at most `limit`."""
-    left = masks.float()[:, None]
-    total = left.clone()
+    left, total = masks, masks.float()
     for _ in range(limit - 1):
-        left = -F.max_pool2d(-left, 3, 1, 1)
+        left = _eroded(_eroded(left).mT).mT
         if not left.any():
             break
         total += left
-    return total[:, 0]
+    return total
+
+
+def _eroded(masks: Tensor) -> Tensor:
+    """Without the pixels that have one outside the mask above or below; the edge of the image is no border."""
+    kept = masks.clone()
+    kept[:, 1:] &= masks[:, :-1]
+    kept[:, :-1] &= masks[:, 1:]
+    return kept
 
 
 def pick(regions: Tensor, deep: Tensor, generator: torch.Generator) -> Tensor:

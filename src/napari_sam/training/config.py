@@ -27,6 +27,9 @@ class TrainConfig:
     ----------
     model : str
         Name in `napari_sam.model.CONFIGS`.
+    start : str
+        Weight file to start from, of this architecture or of the same one with fewer residual blocks; empty
+        draws the weights.
     seed : int
         Everything random follows from it and from the number of the step.
     hours : float
@@ -41,6 +44,7 @@ class TrainConfig:
     """
 
     model: str = "micro"
+    start: str = ""
     seed: int = 0
     hours: float = 1.5
     max_steps: int = 0
@@ -99,6 +103,8 @@ class TrainConfig:
     threads: int = 2
     workers: int = 1
     device: str = "cpu"
+    precision: str = "auto"
+    """Of the networks: "float32", "bfloat16" or "auto", the faster one; weights and losses stay float32."""
     log_every: int = 20
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 10.0

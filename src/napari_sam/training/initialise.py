@@ -13,7 +13,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from napari_sam.model.pyramid import PyramidEncoder
+from napari_sam.errors import TrainingError
+from napari_sam.model.checkpoints import fill, load_checkpoint
+from napari_sam.model.pyramid import PyramidEncoder, ResidualBlock
 from napari_sam.model.sam import Sam
 from napari_sam.model.transformer import Attention, TwoWayBlock, TwoWayTransformer
 
@@ -21,6 +23,33 @@ SHARPNESS = 1.8
 """Scale of queries and keys: the logit where both are at the same place is twice its square."""
 CONTENT = 0.4
 """Scale of what is normalised beside the encoding, so that the place counts for more at first."""
+
+
+@torch.no_grad()
+def start_from(sam: Sam, path: str) -> None:
+    """Take the weights of a file; residual blocks that it does not have begin by changing nothing.
+
+    A residual block whose last normalisation is zero is the identity (Goyal et al. 2017, arXiv 1706.02677), so
+    that a deeper network answers as the one it grew from (Chen et al. 2016, arXiv 1511.05641).
+
+    Raises
+    ------
+    TrainingError
+        What is missing in the file is more than whole residual blocks.
+    ModelNotFoundError, CheckpointError
+        As `load_checkpoint` and `fill`.
+    """
+    _, given = load_checkpoint(path)
+    missing = sam.state_dict().keys() - given.keys()
+    for name, module in sam.named_modules():
+        if isinstance(module, ResidualBlock) and f"{name}.conv1.0.weight" in missing:
+            if not isinstance(module.skip, nn.Identity):
+                raise TrainingError(
+                    f"{path} has no {name}, which is not a block that can begin as the identity"
+                )
+            nn.init.zeros_(cast(nn.BatchNorm2d, module.conv2[1]).weight)
+            given |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+    fill(sam, given, path)
 
 
 @torch.no_grad()

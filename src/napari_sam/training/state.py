@@ -17,7 +17,7 @@ from napari_sam.model.configs import CONFIGS
 from napari_sam.model.sam import Sam, build_sam
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.dense import DenseHead
-from napari_sam.training.initialise import look_at_positions
+from napari_sam.training.initialise import look_at_positions, start_from
 
 
 @dataclass(slots=True)
@@ -59,6 +59,8 @@ def new_state(config: TrainConfig) -> TrainState:
         torch.manual_seed(config.seed)
         sam = build_sam(CONFIGS[config.model])
         look_at_positions(sam)
+        if config.start:
+            start_from(sam, config.start)
         head = DenseHead(CONFIGS[config.model].prompt_dim)
     sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(sam).requires_grad_(False).eval()

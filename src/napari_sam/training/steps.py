@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from napari_sam.inference.device import choose_runtime
 from napari_sam.model.pyramid import PyramidEncoder
 from napari_sam.model.sam import Sam
 from napari_sam.training.clicks import Prompts, correct, feed_back, first_prompts
@@ -33,14 +34,24 @@ def random_window(sam: Sam, cells: int, generator: torch.Generator) -> Window:
     return row, col, cells, cells
 
 
-def dense_step(sam: Sam, head: DenseHead, batch: Batch, window: Window) -> tuple[Tensor, Tensor]:
+def computing(precision: str) -> torch.autocast:
+    """The context in which networks run; see `TrainConfig.precision`."""
+    dtype = choose_runtime("cpu", precision).dtype
+    return torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+
+
+def dense_step(
+    sam: Sam, head: DenseHead, batch: Batch, window: Window, precision: str = "float32"
+) -> tuple[Tensor, Tensor]:
     """Embedding of the crops, as if they lay at `window`, and the loss of the auxiliary head."""
     encoder = cast(PyramidEncoder, sam.image_encoder)
     images = normalised(torch.from_numpy(batch.images), sam)
-    embedding, votes = encoder.encode_with_votes(images, window[:2])
+    with computing(precision):
+        embedding, votes = encoder.encode_with_votes(images, window[:2])
+        maps = head(embedding)
     targets = torch.from_numpy(batch.dense).float()
-    loss = dense_loss(head(embedding), targets, torch.from_numpy(batch.inside).float())
-    return embedding, loss + VOTE_WEIGHT * vote_loss(votes, targets)
+    loss = dense_loss(maps.float(), targets, torch.from_numpy(batch.inside).float())
+    return embedding, loss + VOTE_WEIGHT * vote_loss(votes.float(), targets)
 
 
 def decode(sam: Sam, embedding: Tensor, prompts: Prompts, window: Window) -> tuple[Tensor, Tensor]:
@@ -86,7 +97,9 @@ def interactive_step(
     rounds = config.rounds[int(torch.randint(len(config.rounds), (1,), generator=generator))]
     total, ious = embedding.new_zeros(()), []
     for number in range(rounds):
-        outputs = decode(sam, embedding, prompts, window)
+        with computing(config.precision):
+            logits, predicted = decode(sam, embedding, prompts, window)
+        outputs = logits.float(), predicted.float()
         loss, iou = round_loss(outputs, truth, inside, prompts.ambiguous, config, fraction)
         chosen = default_answers(outputs, prompts.ambiguous)
         rows = torch.arange(len(chosen))

@@ -147,7 +147,7 @@ class _Run:
         state.sam.train()
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
         window = random_window(state.sam, size // state.sam.config.stride, generator)
-        embedding, dense = dense_step(state.sam, state.head, batch, window)
+        embedding, dense = dense_step(state.sam, state.head, batch, window, config.precision)
         values = {"dense": float(dense.detach()), "rate": rate}
         loss = between(config.dense_weight, fraction) * dense
         if interactive:
