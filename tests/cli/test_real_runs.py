@@ -141,7 +141,7 @@ def test_segment_killed_and_resumed(call, noisy_path, model_path, tmp_path, coun
 @pytest.fixture(scope="module")
 def cluster():
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(2, processes=True, threads_per_worker=1, dashboard_address=None) as started:
+    with distributed.LocalCluster(2, processes=True, threads_per_worker=1, dashboard_address=":0") as started:
         yield started.scheduler_address
 
 

@@ -34,7 +34,7 @@ def predictor(model_path):
     """A tiny predictor with random weights, input 64."""
     from napari_sam.inference.predictor import load_model
 
-    return load_model(model_path, device="cpu")
+    return load_model(model_path, device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

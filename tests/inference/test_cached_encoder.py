@@ -144,12 +144,18 @@ def test_only_needed_tiles_of_a_large_plane(predictor):
     volume = ArrayVolume(stack(2, 200))
     encoder = CachedEncoder(volume, predictor, FakeStore())
     embedding = encoder.embedding(PlaneRef(0, 0), [PromptSet([(20, 20)])])
-    assert len(embedding.tiles) == 1
+    assert [tile.box_yxyx for tile in embedding.tiles] == [(0, 0, 64, 64), (0, 0, 200, 200)]
     assert not encoder.is_cached(PlaneRef(0, 0))
     whole = encoder.embedding(PlaneRef(0, 0))
-    assert len(whole.tiles) == 16
+    assert len(whole.tiles) == 17
     assert encoder.is_cached(PlaneRef(0, 0))
-    assert len(encoder.store.records) == 16
+    assert len(encoder.store.records) == 17
+
+
+def test_of_a_very_large_plane_one_tile_is_enough(predictor):
+    encoder = CachedEncoder(ArrayVolume(stack(2, 300)), predictor, FakeStore())
+    embedding = encoder.embedding(PlaneRef(0, 0), [PromptSet([(20, 20)])])
+    assert [tile.box_yxyx for tile in embedding.tiles] == [(0, 0, 64, 64)]
 
 
 def test_a_large_plane_is_encoded_tile_by_tile(predictor):
@@ -158,7 +164,7 @@ def test_a_large_plane_is_encoded_tile_by_tile(predictor):
     steps = encoder.encode_steps(plane)
     next(steps)
     encoder.embedding(plane, [PromptSet([(180, 180)])])  # somebody else has a turn
-    assert [len(encoder.store.records) for _ in steps] == list(range(3, 17))
+    assert [len(encoder.store.records) for _ in steps] == list(range(3, 18))
     assert encoder.is_cached(plane)
     assert list(encoder.encode_steps(plane)) == []
     whole = CachedEncoder(volume, predictor, FakeStore()).embedding(plane)

@@ -12,6 +12,8 @@ from napari_sam.inference.tiles import plan_tiles, tiles_for
 from napari_sam.testing.fakes import ArrayVolume
 
 SHAPE = (150, 160)
+WIDE = (150, 280)
+"""So large that its overview shows nothing but what fits no tile."""
 
 
 def disc(cy, cx, radius, shape=SHAPE):
@@ -24,9 +26,9 @@ def iou(a, b):
 
 
 def test_an_object_over_four_tiles_gives_one_mask(threshold_net):
-    boxes = plan_tiles(SHAPE, 64)
-    truth = disc(56, 56, 20)
-    image = truth | disc(120, 120, 10)
+    boxes = plan_tiles(WIDE, 64)
+    truth = disc(56, 56, 20, WIDE)
+    image = truth | disc(120, 120, 10, WIDE)
     assert sum(bool(truth[y0:y1, x0:x1].any()) for y0, x0, y1, x1 in boxes) >= 4
     (answer,) = answer_plane(threshold_net, threshold_net.embed(image), [PromptSet([(44, 44)])])
     assert iou(answer.mask, truth) > 0.9
@@ -63,11 +65,26 @@ def test_a_box_larger_than_a_tile_uses_the_overview(threshold_net):
     assert threshold_net.calls == [1]
 
 
+def test_a_large_object_is_looked_for_in_the_overview(threshold_net):
+    truth = disc(75, 80, 40)
+    image = truth | disc(20, 20, 8)
+    embedding = threshold_net.embed(image)
+    (large, small) = answer_plane(threshold_net, embedding, [PromptSet([(75, 80)]), PromptSet([(20, 20)])])
+    assert iou(large.mask, truth) > 0.85
+    assert iou(small.mask, disc(20, 20, 8)) > 0.8
+    assert threshold_net.calls == [1, 1, 1]  # the overview each, and a tile for the small one
+    threshold_net.calls.clear()
+    more = PromptSet([(75, 80), (90, 80)], low_res_logits=large.low_res_logits)
+    (again,) = answer_plane(threshold_net, embedding, [more])
+    assert iou(again.mask, truth) > 0.85
+    assert threshold_net.calls == [1]
+
+
 def test_joined_logits_go_back_in(threshold_net):
-    truth = disc(56, 56, 20)
+    truth = disc(56, 56, 20, WIDE)
     embedding = threshold_net.embed(truth)
     (first,) = answer_plane(threshold_net, embedding, [PromptSet([(44, 44)])])
-    assert first.low_res_logits.shape == (38, 40)
+    assert first.low_res_logits.shape == (38, 70)
     (again,) = answer_plane(threshold_net, embedding, [PromptSet(low_res_logits=first.low_res_logits)])
     assert iou(again.mask, truth) > 0.9
 
@@ -104,12 +121,12 @@ class TileByTile:
 
 
 def test_only_tiles_that_the_object_reaches_are_encoded(threshold_net):
-    truth = disc(56, 56, 20)
+    truth = disc(56, 56, 20, WIDE)
     encoder = TileByTile(threshold_net, truth)
     (answer,) = predict_plane(encoder, PlaneRef(0, 0), [PromptSet([(44, 44)])])
     assert iou(answer.mask, truth) > 0.9
-    assert 4 <= len(encoder.encoded) < len(plan_tiles(SHAPE, 64))
-    small = TileByTile(threshold_net, disc(20, 20, 8))
+    assert 4 <= len(encoder.encoded) < len(plan_tiles(WIDE, 64))
+    small = TileByTile(threshold_net, disc(20, 20, 8, WIDE))
     predict_plane(small, PlaneRef(0, 0), [PromptSet([(20, 20)])])
     assert len(small.encoded) == 1
     assert predict_plane(small, PlaneRef(0, 0), []) == []

@@ -42,7 +42,16 @@ from napari_sam.inference.decode import (
 )
 from napari_sam.inference.joining import UNKNOWN, Blend, Grid, TileLogits, follow
 from napari_sam.inference.resample import region_of
-from napari_sam.inference.tiles import OVERLAP, best_tile, overview, plan_tiles, tile_for
+from napari_sam.inference.tiles import (
+    LARGE,
+    OVERLAP,
+    best_tile,
+    extent,
+    has_useful_overview,
+    overview,
+    plan_tiles,
+    tile_around,
+)
 from napari_sam.model.sam import Sam
 
 
@@ -63,11 +72,15 @@ def answer_plane(sam: Sam, embedding: ImageEmbedding, prompts: Sequence[PromptSe
     for index, one in enumerate(prompts):
         plane.check_logits(one)
         by_tile[plane.first_tile(one)].append(index)
+    whole = overview(plane.shape)
     answers: dict[int, MaskPrediction] = {}
     for box, members in by_tile.items():
-        tile = plane.tiles[box]
-        decoded = decode(sam, tile, [plane.localised(prompts[i], tile) for i in members])
-        answers.update((i, plane.answer(found, prompts[i])) for i, found in zip(members, decoded))
+        if box != whole and plane.has_overview:
+            clicks = [i for i in members if prompts[i].is_ambiguous]
+            seen = plane.answers(whole, prompts, clicks)
+            answers.update((i, one) for i, one in seen.items() if plane.is_large(one))
+        rest = [i for i in members if i not in answers]
+        answers.update(plane.answers(box, prompts, rest))
     return [answers[index] for index in range(len(prompts))]
 
 
@@ -100,6 +113,23 @@ class DecodingPlane:
         size = self.config.mask_size
         return self.grid.shape if self.is_tiled else (size, size)
 
+    @property
+    def has_overview(self) -> bool:
+        """Whether there is one at hand that large objects are seen well in."""
+        return overview(self.shape) in self.tiles and has_useful_overview(self.plan, self.shape)
+
+    def is_large(self, answer: MaskPrediction) -> bool:
+        """Whether an object is better seen in the overview than in a grid tile."""
+        return float(np.count_nonzero(answer.mask)) ** 0.5 > LARGE * self.tile_size
+
+    def answers(
+        self, box: BoxYXYX, prompts: Sequence[PromptSet], members: Sequence[int]
+    ) -> dict[int, MaskPrediction]:
+        """Answers to some of the prompts, by their index, that begin in one tile."""
+        tile = self.tiles[box]
+        decoded = decode(self.sam, tile, [self.localised(prompts[i], tile) for i in members])
+        return {i: self.answer(found, prompts[i]) for i, found in zip(members, decoded, strict=True)}
+
     def check_logits(self, prompts: PromptSet) -> None:
         """Raise PromptError if earlier logits are not of this plane and model."""
         given = prompts.low_res_logits
@@ -120,11 +150,15 @@ class DecodingPlane:
         return present[best_tile(present, np.array(wanted, np.float64))]
 
     def _wanted_tile(self, prompts: PromptSet) -> BoxYXYX:
-        logits = prompts.low_res_logits
-        bare = not len(prompts.points_yx) and prompts.box_yxyx is None and prompts.mask is None
-        if bare and logits is not None and self.is_tiled:
-            prompts = PromptSet(mask=self.grid.region(logits).mask)
-        return tile_for(prompts, self.plan, self.shape)
+        logits, around = prompts.low_res_logits, extent(prompts)
+        if logits is None or not self.is_tiled:
+            return tile_around(around, self.plan, self.shape)
+        earlier = self.grid.region(logits)
+        box = np.array(earlier.box_yxyx, np.float64) if earlier.crop.any() else None
+        by_answer = tile_around(box, self.plan, self.shape)
+        if around is None or (box is not None and by_answer == overview(self.shape)):
+            return by_answer
+        return tile_around(around, self.plan, self.shape)
 
     def localised(self, prompts: PromptSet, tile: TileEmbedding) -> TilePrompt:
         """Prompts of one object in the coordinates of one tile."""

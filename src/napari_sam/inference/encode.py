@@ -22,7 +22,7 @@ from napari_sam.core.results import ImageEmbedding, TileEmbedding
 from napari_sam.embedding import MemoryStore
 from napari_sam.errors import CacheWarning, EmbeddingCorruptError, EmbeddingNotFoundError
 from napari_sam.inference.contrast import estimate_contrast
-from napari_sam.inference.tiles import plan_tiles, tiles_for
+from napari_sam.inference.tiles import has_useful_overview, overview, plan_tiles, tiles_for
 
 PREPROCESSING_VERSION = 2
 """Raised whenever the embedding of the same pixels changes, so that old records are not taken for new."""
@@ -171,7 +171,9 @@ class CachedEncoder:
     def _boxes(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None) -> tuple[BoxYXYX, ...]:
         shape = self.volume.plane_shape(plane.axis, plane.level)
         boxes = plan_tiles(shape, getattr(self.predictor, "tile_size", max(shape)))
-        return boxes if prompts is None or len(boxes) == 1 else tiles_for(prompts, boxes, shape)
+        if prompts is not None and len(boxes) > 1:
+            return tiles_for(prompts, boxes, shape)
+        return (overview(shape), *boxes) if has_useful_overview(boxes, shape) else boxes
 
     def _encode(self, images: Sequence[Array]) -> list[FloatArray]:
         if isinstance(self.predictor, TileEncoder):

@@ -3,7 +3,7 @@
 A plane up to `RESIZE_LIMIT` times the input is encoded as one tile and shrunk a little. A larger one is
 cut into tiles of the input size, at full resolution, that overlap by at least a quarter, so that anything up
 to the overlap lies whole in some tile. Besides these *grid tiles* there is one *overview*, the whole plane
-shrunk to the input size, for objects that fit no grid tile.
+shrunk to the input size, for objects that are large in a grid tile or fit none.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ RESIZE_LIMIT = 1.25
 OVERLAP = 0.25
 SEEN_WELL = (20.0, 160.0)
 """Diameters of objects, in pixels of the model's input, that the models are best at."""
+LARGE = 0.3
+"""An object is large from this share of a tile's side on: it is likely cut by the tile, and seen better from afar."""
+COARSEST = 4.0
+"""Shrunk more than this, the overview shows only objects that fit no grid tile well enough."""
 
 
 def tile_size_for(diameter: float | None, image_size: int, mask_size: int) -> int:
@@ -135,23 +139,39 @@ def best_tile(boxes: Sequence[BoxYXYX], around: FloatArray) -> int:
 
 def tile_for(prompts: PromptSet, boxes: Sequence[BoxYXYX], plane_shape: Shape2D) -> BoxYXYX:
     """The tile in which the prompts of one object are answered first: a grid tile or the overview."""
-    around = extent(prompts)
+    return tile_around(extent(prompts), boxes, plane_shape)
+
+
+def tile_around(around: FloatArray | None, boxes: Sequence[BoxYXYX], plane_shape: Shape2D) -> BoxYXYX:
+    """The tile that suits an object of which this box is known, see `extent`."""
     if len(boxes) == 1 or around is None:
         return boxes[0] if len(boxes) == 1 else overview(plane_shape)
     sides = np.max([(b[2] - b[0], b[3] - b[1]) for b in boxes], axis=0)
-    if (around[2:] - around[:2] > sides).any():
+    length = around[2:] - around[:2]
+    is_large = has_useful_overview(boxes, plane_shape) and np.prod(length) ** 0.5 > LARGE * sides.max()
+    if is_large or (length > sides).any():
         return overview(plane_shape)
     return boxes[best_tile(boxes, around)]
+
+
+def has_useful_overview(boxes: Sequence[BoxYXYX], plane_shape: Shape2D) -> bool:
+    """Whether large objects are still seen well where the whole plane is one tile."""
+    y0, x0, y1, x1 = boxes[0]
+    return len(boxes) > 1 and max(plane_shape) <= COARSEST * max(y1 - y0, x1 - x0)
 
 
 def tiles_for(
     prompts: Iterable[PromptSet], boxes: Sequence[BoxYXYX], plane_shape: Shape2D
 ) -> tuple[BoxYXYX, ...]:
-    """Tiles that these prompts need, in row-major order: the first tile of each, and one for each point."""
+    """Tiles that these prompts need, in row-major order: the first tile of each, one for each point, and the
+    overview where it may turn out that an object is large.
+    """
     needed = set()
     for one in prompts:
         first = tile_for(one, boxes, plane_shape)
         needed.add(first)
+        if (one.is_ambiguous or one.low_res_logits is not None) and has_useful_overview(boxes, plane_shape):
+            needed.add(overview(plane_shape))
         if first in boxes:
             points = one.points_yx[one.polarity]
             needed |= {boxes[best_tile(boxes, np.tile(p, 2))] for p in points if not _inside(p, first)}
