@@ -120,7 +120,7 @@ class DecodingPlane:
 
     def is_large(self, answer: MaskPrediction) -> bool:
         """Whether an object is better seen in the overview than in a grid tile."""
-        return float(np.count_nonzero(answer.mask)) ** 0.5 > LARGE * self.tile_size
+        return bool(np.count_nonzero(answer.mask) ** 0.5 > LARGE * self.tile_size)
 
     def answers(
         self, box: BoxYXYX, prompts: Sequence[PromptSet], members: Sequence[int]
