@@ -104,10 +104,14 @@ class VolumeTrial:
         return {middle: PromptSet(np.array([first_click(self.truth(label, middle)).yx], float))}
 
     def carry(self, seeds: Seeds, gaps: Mapping[int, Sequence[Gap]] | None = None) -> dict[int, Masks]:
-        """Masks of every object by plane."""
+        """Masks of every object by plane; each is carried alone, so that none is helped by another's edge."""
         masks: dict[int, Masks] = {label: {} for label in seeds}
-        for step in propagate_objects(self.encoder, self.predictor, seeds, settings=self.settings, gaps=gaps):
-            masks[step.object_id][step.plane_index] = step.region
+        for label, own in seeds.items():
+            span = None if gaps is None else {label: gaps[label]}
+            steps = propagate_objects(
+                self.encoder, self.predictor, {label: own}, settings=self.settings, gaps=span
+            )
+            masks[label] = {step.plane_index: step.region for step in steps}
         return masks
 
     def carry_again(self, before: Seeds, seeds: Seeds, masks: Mapping[int, Masks]) -> dict[int, Masks]:

@@ -13,10 +13,13 @@ import tifffile
 from skimage.io import imread
 
 from napari_sam.core.arrays import Array, BoolArray, FloatArray
+from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import Predictor
 from napari_sam.core.results import ImageEmbedding, MaskPrediction
 from napari_sam.errors import InputWarning, TrainingError
+from napari_sam.inference.contrast import estimate_contrast
+from napari_sam.io.volume import open_volume
 from napari_sam.training.packed import find_pairs
 from napari_sam.training.protocol import (
     Click,
@@ -248,9 +251,12 @@ def read_pair(pair: Pair) -> tuple[Array, Array]:
 
 
 def _volume_planes(pair: Pair, limits: EvaluationLimits) -> Iterator[tuple[Array, Array]]:
+    """Planes at the contrast that a user sees them with, which is that of the volume."""
     image, labels = read_pair(pair)
+    volume = open_volume(image, axes="ZYX")
+    contrast = estimate_contrast(volume)
     for index in _spread(range(len(labels)), limits.planes):
-        yield image[index], labels[index]
+        yield contrast.apply(volume.read_plane(PlaneRef(0, index))), labels[index]
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:
