@@ -49,7 +49,7 @@ TOOLS = (
     ("Box", "rectangle", "Drag a box around the object."),
     ("Ellipse", "ellipse", "Drag an ellipse over the object."),
     ("Polygon", "polygon", "Click the corners of a rough outline; double click to finish."),
-    ("Scribble", "path", "Click a line along the object; double click to finish."),
+    ("Scribble", "path", "Draw a line with the mouse along the object, or beside it while Remove is on."),
 )
 POLICIES = (
     ("are protected", OverlapPolicy.BACKGROUND_ONLY),
@@ -160,11 +160,11 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         actions = self.controller.actions
         self.object_label = QLabel()
         self.add_button = self._polarity_button(
-            "Add", "The next points say: this belongs to the object.", True
+            "Add", "The next points and scribbles say: this belongs to the object.", True
         )
         self.remove_button = self._polarity_button(
             "Remove",
-            "The next points say: this does not. In the middle of a mask that was carried here, one takes it away.",
+            "The next points and scribbles say: this does not. In the middle of a mask that was carried here, one takes it away.",
             False,
         )
         polarity = QButtonGroup(self)
