@@ -76,7 +76,7 @@ def _open_encoder(job: Job) -> CachedEncoder:
 
     store = open_store(Path(job.cache) if job.cache else None)
     volume = open_input(Path(job.volume), job.axes)
-    return CachedEncoder(volume, load_spec(job.spec), store, job.contrast)
+    return CachedEncoder(volume, load_spec(job.spec, progress=True), store, job.contrast)
 
 
 def embed_plane(job: Job, plane: PlaneRef) -> bool:

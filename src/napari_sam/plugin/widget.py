@@ -258,7 +258,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
 
     def _progress_row(self) -> QWidget:
         self.progress_bar = QProgressBar()
-        self.progress_bar.setFormat("%v of %m")
         self.cancel_button = button("Cancel", "Stop; what is done stays.", self.session.cancel, "cancel")
         self.progress_row = row(self.progress_bar, self.cancel_button)
         policy = self.progress_row.sizePolicy()
@@ -432,7 +431,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _show_models(self) -> None:
         models, spec = self.session.models, self.session.state.model
         names = list(dict.fromkeys([*(m.name for m in models), spec.name]))
-        if self.model_box.count() != len(names) + 1:
+        if self.model_box.count() != len(names) + 1 or self.model_box.currentData() != spec.name:
             items = [(Path(name).name, name) for name in names]
             fill(self.model_box, [*items, ("a checkpoint file ...", A_FILE)], spec.name)
         self.model_label.setText(model_details(spec, models))
@@ -486,6 +485,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         if job is not None:
             self.progress_bar.setRange(0, job.total)
             self.progress_bar.setValue(job.done)
+            self.progress_bar.setFormat(job.text)
             self.progress_bar.setToolTip(job.title)
 
     @property
