@@ -65,7 +65,11 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
         try:
             tally = fill(labels, steps)
         except KeyboardInterrupt:
-            typer.echo(f"what was finished is in {partial_path(output)}; run it again to go on", err=True)
+            typer.echo(
+                f"the masks so far are in {partial_path(output)}. A second run begins the masks anew and "
+                "replaces these, but encodes only what is missing",
+                err=True,
+            )
             raise
         save(labels, output, source, asked, overwrite)
     rmtree(partial_path(output))
