@@ -106,7 +106,9 @@ def test_bad_prompts_and_volume_are_one_line_each(call, image_path, prompts_path
     assert err.startswith("VolumeError")
 
 
-def test_ctrl_c_keeps_what_was_finished_until_the_next_run(call, image_path, prompts_path, fake_model, tmp_path, phantom):
+def test_ctrl_c_keeps_what_was_finished_until_the_next_run(
+    call, image_path, prompts_path, fake_model, tmp_path, phantom
+):
     import zarr
 
     answer, calls = fake_model.predict_many, []
