@@ -81,3 +81,14 @@ def remote_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Re
         remote.go.set()
         http.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def older_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path in which the older distribution napari-sam is installed, as far as Python can tell."""
+    folder = tmp_path / "site-packages"
+    facts = folder / "napari_sam-0.4.15.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: napari-sam\nVersion: 0.4.15\n")
+    monkeypatch.syspath_prepend(folder)
+    return folder

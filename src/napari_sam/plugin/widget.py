@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam.core.models import ModelSpec
-from napari_sam.errors import DependencyError
+from napari_sam.core.namesake import check_no_namesake
 from napari_sam.plugin.advice import advice
 from napari_sam.plugin.controller import SegmentController
 from napari_sam.plugin.dispatch import Soon
@@ -495,19 +494,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _axis_size(self) -> int:
         volume, view = self.session.volume, self.session.view
         return 1 if volume is None or isinstance(view, Blocked) else volume.shape_zyx(view.level)[view.axis]
-
-
-def check_no_namesake() -> None:
-    """Raise DependencyError if the older distribution with our package's name is installed."""
-    try:
-        version = distribution("napari-sam").version
-    except PackageNotFoundError:
-        return
-    raise DependencyError(
-        f"the older plugin napari-sam {version} is installed; its package has the same name as this one and "
-        "replaces parts of it. Run: pip uninstall napari-sam && pip install --force-reinstall "
-        "napari-sam-volumes, then restart napari"
-    )
 
 
 def _level_text(volume: Any, level: int) -> str:
