@@ -134,9 +134,14 @@ def test_a_file_put_there_by_hand_is_checked(tmp_path):
     for _ in range(2):
         assert fetch("http://127.0.0.1:1/", path, SHA) == path
     path.write_bytes(CONTENT[:-1])
-    with pytest.raises(DownloadError, match="does not match"):
-        fetch("http://127.0.0.1:1/", path, SHA)
-    assert not path.exists()
+    for _ in range(2):
+        with pytest.raises(DownloadError) as caught:
+            fetch("http://127.0.0.1:1/", path, SHA)
+        message = str(caught.value)
+        assert str(path) in message
+        assert SHA in message
+        assert "sha256:" + hashlib.sha256(CONTENT[:-1]).hexdigest() in message
+        assert path.read_bytes() == CONTENT[:-1]
 
 
 def test_registry_is_complete():

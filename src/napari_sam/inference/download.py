@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,7 +37,8 @@ def fetch(url: str, path: Path, known_hash: str, progress: Progress = False) -> 
     Raises
     ------
     DownloadError
-        There is no connection, or what came is not the right file. Says which file to put where.
+        There is no connection, or what came is not the right file. Says which file to put where. Or the file
+        that is there is another one; it is left alone.
     """
     with closing(fetch_steps(url, path, known_hash)) as steps:
         if callable(progress):
@@ -58,7 +59,7 @@ def fetch_steps(url: str, path: Path, known_hash: str) -> Generator[tuple[int, i
         with TemporaryDirectory(prefix=".fetch-", dir=path.parent) as folder:
             beside = Path(folder) / path.name
             yield from _stream(url, beside)
-            if not _matches(beside, known_hash):
+            if _hash_like(known_hash, beside) != known_hash:
                 raise ValueError("another hash")
             os.replace(beside, path)
     except (requests.RequestException, OSError) as error:
@@ -95,20 +96,20 @@ def _check(url: str, path: Path, known_hash: str) -> None:
     seal = f"{known_hash} {stat.st_size} {stat.st_mtime_ns}"
     if mark.is_file() and mark.read_text() == seal:
         return
-    if not _matches(path, known_hash):
-        path.unlink()
-        raise _failed(
-            url, path, f"the file that was there does not match its hash {known_hash} and was deleted"
+    found = _hash_like(known_hash, path)
+    if found != known_hash:
+        raise DownloadError(
+            f"{path} is not the file that is at {url}: its hash is {found} and should be {known_hash}. It was left "
+            "as it is: move it away to have the right one fetched, or use it by its path as a model of its own"
         )
-    try:
+    with suppress(OSError):  # a read-only folder: it is hashed again the next time
         mark.write_text(seal)
-    except OSError:  # a read-only folder: it is hashed again the next time
-        return
 
 
-def _matches(path: Path, known_hash: str) -> bool:
-    algorithm, digits = known_hash.split(":")
-    return bool(pooch.file_hash(str(path), alg=algorithm) == digits)
+def _hash_like(known_hash: str, path: Path) -> str:
+    """Hash of a file by the algorithm of another, written like that one."""
+    algorithm, _ = known_hash.split(":")
+    return f"{algorithm}:{pooch.file_hash(str(path), alg=algorithm)}"
 
 
 def _failed(url: str, path: Path, why: str) -> DownloadError:
