@@ -43,7 +43,7 @@ format: $(VENV)/.ready  ## Format the code
 	$(BIN)/ruff format src tests benchmarks scripts
 
 docs: $(VENV)/.ready  ## Build the documentation into build/docs, checking its links
-	$(BIN)/pip install --quiet --constraint constraints.txt ".[docs]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	$(BIN)/mkdocs build --strict
 
 pictures: $(VENV)/.ready  ## Make the pictures of docs/images again

@@ -106,7 +106,9 @@ def test_bad_prompts_and_volume_are_one_line_each(call, image_path, prompts_path
     assert err.startswith("VolumeError")
 
 
-def test_ctrl_c_keeps_what_was_finished(call, image_path, prompts_path, fake_model, tmp_path, phantom):
+def test_ctrl_c_keeps_what_was_finished_until_the_next_run(
+    call, image_path, prompts_path, fake_model, tmp_path, phantom
+):
     import zarr
 
     answer, calls = fake_model.predict_many, []
@@ -124,9 +126,13 @@ def test_ctrl_c_keeps_what_was_finished(call, image_path, prompts_path, fake_mod
     assert not out.exists()
     kept = labelling.partial_path(out)
     assert str(kept) in err
+    assert "begins the masks anew" in err
     found = zarr.open_array(kept, mode="r")[:]
     assert len(np.flatnonzero(found.any((1, 2)))) == 4
     np.testing.assert_array_equal(found[9], phantom.labels[9])
+    calls.clear()  # a second run asks for all masks again, as it was said
+    assert call("segment", image_path, "--prompts", prompts_path, "--output", out, "--propagate")[0] == 130
+    assert len(calls) == 5
     fake_model.predict_many = answer
     assert call("segment", image_path, "--prompts", prompts_path, "--output", out, "--propagate")[0] == 0
     assert not kept.exists()

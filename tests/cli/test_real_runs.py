@@ -117,6 +117,66 @@ def test_embed_killed_and_resumed(call, noisy_path, model_path, tmp_path, count_
     assert len(records(cache)) == N_PLANES
 
 
+@pytest.fixture(scope="module")
+def channels_path(tmp_path_factory, noisy_path):
+    """The noisy image as channel 1 of an OME-Zarr; channel 0 is something else."""
+    path = tmp_path_factory.mktemp("channels") / "two.zarr"
+    image = zarr.open_array(str(noisy_path), mode="r")[:6]
+    zarr.save_array(str(path), np.stack([np.roll(image, 20, axis=1) // 2, image]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def few_path(tmp_path_factory, noisy_path):
+    path = tmp_path_factory.mktemp("few") / "image.zarr"
+    zarr.save_array(str(path), zarr.open_array(str(noisy_path), mode="r")[:6])
+    return path
+
+
+def test_one_channel_is_embedded_and_segmented_as_if_it_were_alone(
+    call, channels_path, few_path, model_path, tmp_path, read_labels
+):
+    prompts = tmp_path / "prompts.json"
+    rough = [[10, 10], [10, 50], [50, 50], [50, 10]]
+    prompts.write_text(json.dumps({"objects": [{"id": 1, "prompts": [{"plane": 3, "polygon": rough}]}]}))
+    shared = ("--model", model_path, "--cache", tmp_path / "cache")
+    two = (channels_path, "--axes", "CZYX", *shared)
+    code, said, err = call("embed", *two, "--channel", 1)
+    assert code == 0, err
+    assert "6 now, 0 before" in said
+    assert "6 now, 0 before" in call("embed", *two)[1]  # mixed
+    assert "6 now, 0 before" in call("embed", *two, "--channel", 0)[1]
+    assert "0 now, 6 before" in call("embed", few_path, *shared)[1]
+    outputs = {}
+    for name, arguments in {
+        "1": [*two, "--channel", 1],
+        "0": [*two, "--channel", 0],
+        "alone": [few_path, *shared],
+    }.items():
+        out = tmp_path / f"{name}.ome.zarr"
+        code, _, err = call("segment", *arguments, "--prompts", prompts, "--output", out)
+        assert code == 0, err
+        outputs[name] = read_labels(out)
+    assert outputs["alone"].shape == (6, 64, 64)
+    assert outputs["alone"].any()
+    np.testing.assert_array_equal(outputs["1"], outputs["alone"])
+    assert not np.array_equal(outputs["0"], outputs["alone"])
+
+
+@pytest.mark.parametrize("command", ["embed", "segment"])
+def test_a_channel_that_is_not_there_is_a_clear_error(call, channels_path, few_path, tmp_path, command):
+    rest = (
+        ("--prompts", tmp_path / "none.json", "--output", tmp_path / "out.tif")
+        if command == "segment"
+        else ()
+    )
+    code, _, err = call(command, channels_path, "--axes", "CZYX", "--channel", 2, *rest)
+    assert code == 1
+    assert "VolumeError: two.zarr has no channel 2; it has 2, counted from 0" in err
+    assert call(command, few_path, "--channel", 1, *rest)[0] == 1
+    assert call(command, few_path, "--channel", -1, *rest)[0] == 2
+
+
 def test_segment_killed_and_resumed(call, noisy_path, model_path, tmp_path, count_encodes, read_labels):
     prompts_path = write_prompts(tmp_path / "prompts.json", [0, N_PLANES])
     cache, out, whole = (tmp_path / name for name in ("cache", "out.ome.zarr", "whole.ome.zarr"))

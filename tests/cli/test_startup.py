@@ -15,6 +15,14 @@ def test_help_loads_neither_torch_nor_zarr():
     assert "segment" in result.stdout
 
 
+def test_the_older_plugin_of_the_same_name_is_refused_but_help_is_given(older_plugin, call):
+    code, said, err = call("models")
+    assert (code, said) == (1, "")
+    assert err.startswith("DependencyError: the older plugin napari-sam 0.4.15 is installed")
+    assert len(err.splitlines()) == 1
+    assert call("--help")[0] == 0
+
+
 def test_console_script_is_main():
     code = "import sys; sys.argv = ['napari-sam', '--version']; from napari_sam.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ import napari_sam as ns
 from napari_sam.errors import DeviceError, DeviceMemoryError, FallbackWarning
 from napari_sam.inference import device as device_module
 from napari_sam.inference.device import Runtime, choose_runtime, fastest_dtype, keep_heap
-from napari_sam.inference.fallback import Stepper
+from napari_sam.inference.fallback import Stepper, is_out_of_memory
 
 CPU = Runtime(torch.device("cpu"), torch.float32)
 GPU = Runtime(torch.device("cuda"), torch.float32)
@@ -81,6 +81,36 @@ def test_nothing_smaller_is_left():
         Stepper(CPU, 1).run([1], Hungry(lambda n, runtime: False))
 
 
+def ask_for_too_much(*_, **__):
+    """Make torch's CPU allocator fail for real."""
+    return torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def test_what_the_cpu_allocator_really_says_is_out_of_memory():
+    with pytest.raises(RuntimeError) as caught:
+        ask_for_too_much()
+    assert is_out_of_memory(caught.value)
+    with pytest.raises(MemoryError) as caught:
+        np.empty(1 << 60, np.uint8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_real_lack_of_memory_makes_batches_smaller():
+    def run(items, runtime):
+        if len(items) > 2:
+            ask_for_too_much()
+        return [item * 10 for item in items]
+
+    stepper = Stepper(CPU, 8)
+    with pytest.warns(FallbackWarning, match="images at a time"):
+        assert stepper.run(list(range(5)), run) == [0, 10, 20, 30, 40]
+    with pytest.raises(DeviceMemoryError, match="smaller model"):
+        Stepper(CPU, 1).run([1], ask_for_too_much)
+
+
 def test_other_errors_pass():
     def broken(items, runtime):
         raise RuntimeError("shapes do not fit")
@@ -106,7 +136,12 @@ def test_predictor_steps_down(model_path, monkeypatch):
     assert model.batch_size == 1
 
 
-def test_decoding_goes_to_the_cpu_or_says_so(model_path, monkeypatch):
+def out_of_memory(*_, **__):
+    raise torch.OutOfMemoryError("out of memory")
+
+
+@pytest.mark.parametrize("fail", [out_of_memory, ask_for_too_much])
+def test_decoding_goes_to_the_cpu_or_says_so(model_path, monkeypatch, fail):
     model = ns.load_model(model_path, device="cpu")
     embedding = model.encode(np.zeros((20, 20)))
     plain, failures = model._sam.decode, [1]
@@ -114,7 +149,7 @@ def test_decoding_goes_to_the_cpu_or_says_so(model_path, monkeypatch):
     def decode(*args, **kwargs):
         if failures:
             failures.pop()
-            raise torch.OutOfMemoryError("out of memory")
+            fail()
         return plain(*args, **kwargs)
 
     monkeypatch.setattr(model._sam, "decode", decode)
@@ -125,3 +160,18 @@ def test_decoding_goes_to_the_cpu_or_says_so(model_path, monkeypatch):
     with pytest.warns(FallbackWarning, match="CPU"):
         assert model.predict(embedding, ns.PromptSet([(3, 3)])).mask.shape == (20, 20)
     assert model.device == "cpu"
+    failures += [1, 1]
+    monkeypatch.setattr(model._stepper, "runtime", GPU)
+    with pytest.warns(FallbackWarning, match="CPU"), pytest.raises(DeviceMemoryError, match="fewer objects"):
+        model.predict(embedding, ns.PromptSet([(3, 3)]))
+
+
+def test_other_errors_of_decoding_pass(model_path, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("shapes do not fit")
+
+    model = ns.load_model(model_path, device="cpu")
+    embedding = model.encode(np.zeros((20, 20)))
+    monkeypatch.setattr(model._sam, "decode", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        model.predict(embedding, ns.PromptSet([(3, 3)]))

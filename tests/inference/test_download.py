@@ -78,6 +78,45 @@ def test_what_is_not_right_leaves_nothing(server, tmp_path, kind):
     assert fetch(server + "good", path, SHA).read_bytes() == CONTENT
 
 
+def test_a_download_that_is_given_up_leaves_nothing(remote_model, tmp_path):
+    path = model_file("remote")
+    steps = registry.fetch_model_steps("remote")
+    assert [next(steps) for _ in range(3)] == [(done << 18, len(remote_model.content)) for done in range(3)]
+    steps.close()
+    assert list(path.parent.iterdir()) == []
+
+    def refuse(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch_model("remote", refuse)
+    assert list(path.parent.iterdir()) == []
+    assert fetch_model("remote") == path
+    assert path.read_bytes() == remote_model.content
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+    assert list(registry.fetch_model_steps("remote")) == []
+    assert remote_model.requests == 3
+
+
+def test_nothing_is_fetched_of_what_is_here(tmp_path):
+    assert list(registry.fetch_model_steps("default")) == []
+    path = tmp_path / "own.pth"
+    path.write_bytes(b"x")
+    assert list(registry.fetch_model_steps(str(path))) == []
+
+
+def test_a_bar_is_shown_while_bytes_come_and_only_then(remote_model, capsys):
+    fetch_model("remote")
+    assert capsys.readouterr().err == ""
+    model_file("remote").unlink()
+    fetch_model("remote", progress=True)
+    shown = capsys.readouterr().err
+    assert "remote.safetensors: 100%" in shown
+    assert "11.4M/11.4M" in shown
+    fetch_model("remote", progress=True)
+    assert capsys.readouterr().err == ""
+
+
 def test_offline_says_what_to_put_where(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -95,9 +134,14 @@ def test_a_file_put_there_by_hand_is_checked(tmp_path):
     for _ in range(2):
         assert fetch("http://127.0.0.1:1/", path, SHA) == path
     path.write_bytes(CONTENT[:-1])
-    with pytest.raises(DownloadError, match="does not match"):
-        fetch("http://127.0.0.1:1/", path, SHA)
-    assert not path.exists()
+    for _ in range(2):
+        with pytest.raises(DownloadError) as caught:
+            fetch("http://127.0.0.1:1/", path, SHA)
+        message = str(caught.value)
+        assert str(path) in message
+        assert SHA in message
+        assert "sha256:" + hashlib.sha256(CONTENT[:-1]).hexdigest() in message
+        assert path.read_bytes() == CONTENT[:-1]
 
 
 def test_registry_is_complete():

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from napari.layers import Shapes
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
 
+from napari_sam.plugin.layers import COLOURS
+from napari_sam.session.marks import prompts_on_plane
 from napari_sam.testing.phantoms import ball_volume
 
 pytestmark = pytest.mark.gui
@@ -95,3 +99,89 @@ def test_points_boxes_and_outlines_are_drawn_and_answered(widget, mouse, wait):
     wait(widget)
     assert [s.kind for s in session.marks.shapes] == ["polygon"]
     np.testing.assert_array_equal(session.preview[0, 8] > 0, expected)
+
+
+def scribble(mouse, y):
+    mouse.drag((y, 28), (y, 36))
+
+
+def colours(layer):
+    return [to_hex(colour) for colour in layer.edge_color]
+
+
+def test_scribbles_take_away_while_remove_is_on(widget, mouse, wait, qtbot):
+    session, shapes = widget.session, widget.controller.layers.shapes
+    widget.tool_buttons["path"].click()
+    scribble(mouse, 24)
+    wait(widget)
+    widget.remove_button.click()
+    scribble(mouse, 4)
+    wait(widget)
+    qtbot.keyClick(mouse.canvas.native, Qt.Key.Key_Q)
+    assert session.state.positive
+    scribble(mouse, 28)
+    wait(widget)
+    assert [(s.kind, s.positive) for s in session.marks.shapes] == [
+        ("path", True),
+        ("path", False),
+        ("path", True),
+    ]
+    green, red = COLOURS["positive"], COLOURS["negative"]
+    assert colours(shapes) == [green, red, green]
+    prompts = prompts_on_plane(session.marks, session.view, session.volume)
+    np.testing.assert_array_equal(prompts.polarity, prompts.points_yx[:, 0] > 20)
+    assert not prompts.polarity.all()
+
+    session.undo()
+    session.undo()
+    session.redo()
+    wait(widget)
+    assert [s.positive for s in session.marks.shapes] == [True, False]
+    assert colours(shapes) == [green, red]
+
+
+def test_a_scribble_begun_and_given_up_does_not_lend_its_polarity(widget, mouse, wait):
+    widget.tool_buttons["path"].click()
+    mouse.click((24, 28))
+    mouse.click((24, 28))  # too short to be a path
+    widget.remove_button.click()
+    scribble(mouse, 4)
+    wait(widget)
+    assert [s.positive for s in widget.session.marks.shapes] == [False]
+    widget.clear_button.click()
+    widget.add_button.click()
+    scribble(mouse, 24)
+    wait(widget)
+    assert [s.positive for s in widget.session.marks.shapes] == [True]
+
+
+def test_a_box_is_positive_and_looks_so_while_remove_is_on(widget, mouse, wait):
+    shapes = widget.controller.layers.shapes
+    widget.tool_buttons["path"].click()
+    widget.remove_button.click()
+    widget.tool_buttons["rectangle"].click()
+    mouse.drag((14, 22), (34, 42))
+    wait(widget)
+    shapes.mode = "add_polyline"  # as with napari's own buttons
+    mouse.click((4, 4))
+    mouse.click((4, 20))
+    mouse.double_click((4, 40))
+    wait(widget)
+    assert [(s.kind, s.positive) for s in widget.session.marks.shapes] == [
+        ("rectangle", True),
+        ("path", False),
+    ]
+    assert colours(shapes) == [COLOURS["positive"], COLOURS["negative"]]
+
+
+def test_a_shapes_layer_of_the_users_keeps_its_features_and_takes_polarity(widget, mouse, wait):
+    line = [[8, 24, 28], [8, 24, 36]]
+    mine = Shapes([line], shape_type="path", scale=(2, 0.5, 0.5), features={"who": ["me"]}, name="mine")
+    widget.viewer.add_layer(mine)
+    widget.controller.adopt(mine)
+    widget.tool_buttons["path"].click()
+    widget.remove_button.click()
+    scribble(mouse, 4)
+    wait(widget)
+    assert [s.positive for s in widget.session.marks.shapes] == [True, False]
+    assert mine.features["who"][0] == "me"

@@ -12,6 +12,7 @@ import pytest
 import tifffile
 
 from napari_sam.errors import TrainingError
+from napari_sam.inference.registry import model_dir
 from napari_sam.plugin import finetune as module
 from napari_sam.plugin.finetune import A_FOLDER, LearnWidget, parse_planes
 from napari_sam.plugin.learning import LayerPair
@@ -269,3 +270,23 @@ def test_the_picture_of_learning(make_napari_viewer, qtbot, tmp_path):
     path = Path(os.environ["NAPARI_SAM_PICTURES"]) / "learn.png"
     viewer.screenshot(str(path), canvas_only=False, flash=False)
     assert widget.close_down()
+
+
+def test_a_model_that_is_downloaded_first_says_so_and_can_be_cancelled(
+    make_napari_viewer, qtbot, remote_model, tmp_path
+):
+    widget = LearnWidget(make_napari_viewer())
+    qtbot.addWidget(widget)
+    widget.folder = tmp_path
+    widget.fill_layers()
+    widget.image_box.setCurrentIndex(widget.image_box.findData(A_FOLDER))
+    widget.model_box.setCurrentIndex(widget.model_box.findData("remote"))
+    remote_model.go.clear()
+    widget.start()
+    qtbot.waitUntil(lambda: widget.progress_bar.value() > 450, timeout=20000)
+    assert widget.status.text().startswith("Downloading the model ... ")
+    assert widget.status.text().endswith(" of 11.4 MB")
+    widget.cancel()
+    qtbot.waitUntil(lambda: widget.thread is None, timeout=20000)
+    assert "nothing was saved" in widget.status.text()
+    assert list(model_dir().iterdir()) == []

@@ -1,9 +1,7 @@
 """What the manifest promises is there and works through napari's own doors."""
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError
 from importlib.resources import files
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from npe2 import PluginManifest
 
 from napari_sam.errors import DependencyError
 from napari_sam.io.volume import open_volume
-from napari_sam.plugin import widget as widget_module
+from napari_sam.plugin import SegmentWidget
 from napari_sam.plugin.writers import write_labels
 
 MANIFEST = files("napari_sam") / "napari.yaml"
@@ -59,13 +57,6 @@ def test_a_labels_layer_is_written_with_its_size(tmp_path, name):
     np.testing.assert_array_equal(volume.read_plane(PlaneRef(0, 1)), data[1])
 
 
-def test_the_older_plugin_of_the_same_name_is_found_and_named(monkeypatch):
-    monkeypatch.setattr(widget_module, "distribution", lambda name: SimpleNamespace(version="0.4.15"))
+def test_the_older_plugin_of_the_same_name_is_found_and_named(make_napari_viewer, older_plugin):
     with pytest.raises(DependencyError, match="pip uninstall napari-sam"):
-        widget_module.check_no_namesake()
-
-    def absent(name):
-        raise PackageNotFoundError(name)
-
-    monkeypatch.setattr(widget_module, "distribution", absent)
-    widget_module.check_no_namesake()
+        SegmentWidget(make_napari_viewer())

@@ -26,6 +26,7 @@ from napari_sam.cli import (
     sessions,
     train,
 )
+from napari_sam.core.namesake import check_no_namesake
 from napari_sam.errors import JobCancelled, NapariSamError, NapariSamWarning
 
 OK, FAILED, STOPPED = 0, 1, 130
@@ -52,6 +53,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def run_command(*args: Any, **kwargs: Any) -> None:
         try:
+            check_no_namesake()
             command(*args, **kwargs)
         except (KeyboardInterrupt, JobCancelled):
             typer.echo("stopped", err=True)

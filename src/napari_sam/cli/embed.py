@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ def embed(  # noqa: PLR0913 - a command's parameters are its options
     planes: Annotated[str | None, typer.Option(help="a:b for planes a to b - 1; all when left out.")] = None,
     cache: o.Cache = None,
     axes: o.Axes = None,
+    channel: o.Channel = None,
     level: Annotated[int, typer.Option(help="Multiscale level; 0 is full resolution.")] = 0,
     time: Annotated[int, typer.Option(help="Time point.")] = 0,
     device: o.Device = "auto",
@@ -41,9 +43,10 @@ def embed(  # noqa: PLR0913 - a command's parameters are its options
     from napari_sam.core.planes import PlaneRef
 
     along = o.parse_axis(axis)
-    with o.open_input(volume, axes) as source:
+    with o.open_input(volume, axes, channel) as source:
         wanted = o.parse_planes(planes, source.shape_zyx(level)[along])
-        job = make_job(source, axes, ModelSpec(model, device, dtype, object_diameter), cache, time)
+        spec = ModelSpec(model, device, dtype, object_diameter)
+        job = replace(make_job(source, axes, spec, cache, time), channel=channel)
     refs = [PlaneRef(along, index, level, time) for index in wanted]
     started, n_found = perf_counter(), 0
     for was_there in o.progress(_embedded(job, refs, scheduler), len(refs), "embed"):

@@ -48,7 +48,7 @@ def evaluate(  # noqa: PLR0913 - a command's parameters are its options
     if plot is not None:
         need_matplotlib()  # before hours of measuring, not after
     limits = EvaluationLimits(clicks=clicks, objects=objects, images=images, planes=planes)
-    predictor = load_model(model, device=device, dtype=dtype, object_diameter=object_diameter)
+    predictor = load_model(model, device=device, dtype=dtype, object_diameter=object_diameter, progress=True)
     results = []
     for result in measure(data.expanduser(), predictor, limits, volume_objects):
         results.append(result)

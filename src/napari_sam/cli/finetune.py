@@ -39,6 +39,7 @@ def finetune(  # noqa: PLR0913 - a command's parameters are its options
 
     Example:  napari-sam finetune labelled/ --model default --name neurites --minutes 10
     """
+    from napari_sam.inference.registry import fetch_model
     from napari_sam.training.adapters import need_peft
     from napari_sam.training.finetune import FinetuneSettings, Mode, describe
     from napari_sam.training.finetune import finetune as run
@@ -46,6 +47,7 @@ def finetune(  # noqa: PLR0913 - a command's parameters are its options
     settings = FinetuneSettings(mode=mode, minutes=minutes, max_steps=steps, seed=seed)
     if settings.mode is Mode.LORA:
         need_peft()
+    fetch_model(model, progress=True)
     events = run(
         data,
         model,

@@ -41,6 +41,8 @@ class Job:
         Estimated once, so that all processes encode alike.
     cache : str, optional
         Folder that embeddings are kept in; the user's when left out.
+    channel : int, optional
+        Of the volume; all of them mixed when left out.
     """
 
     spec: ModelSpec
@@ -48,6 +50,7 @@ class Job:
     axes: str | None
     contrast: Contrast
     cache: str | None = None
+    channel: int | None = None
 
 
 def make_job(volume: Volume, axes: str | None, spec: ModelSpec, cache: Path | None, time: int = 0) -> Job:
@@ -75,8 +78,8 @@ def _open_encoder(job: Job) -> CachedEncoder:
     from napari_sam.inference.predictor import load_spec
 
     store = open_store(Path(job.cache) if job.cache else None)
-    volume = open_input(Path(job.volume), job.axes)
-    return CachedEncoder(volume, load_spec(job.spec), store, job.contrast)
+    volume = open_input(Path(job.volume), job.axes, job.channel)
+    return CachedEncoder(volume, load_spec(job.spec, progress=True), store, job.contrast)
 
 
 def embed_plane(job: Job, plane: PlaneRef) -> bool:

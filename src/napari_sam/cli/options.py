@@ -42,6 +42,10 @@ Axes = Annotated[
         "objects are tracked through time."
     ),
 ]
+Channel = Annotated[
+    int | None,
+    typer.Option(min=0, help="Which channel the model sees, counted from 0; all mixed when left out."),
+]
 Cache = Annotated[
     Path | None, typer.Option(help="Folder that embeddings are kept in; your user cache when left out.")
 ]
@@ -73,11 +77,25 @@ def parse_planes(text: str | None, n_planes: int) -> range:
     return range(start, stop)
 
 
-def open_input(path: Path, axes: str | None) -> Volume:
-    """Open a volume by its absolute path, so that other processes find it too."""
+def open_input(path: Path, axes: str | None, channel: int | None = None) -> Volume:
+    """Open a volume, or one channel of it, by its absolute path, so that other processes find it too.
+
+    Raises
+    ------
+    VolumeError
+        It cannot be read, or has no such channel.
+    """
     from napari_sam.io.volume import open_volume
 
-    return open_volume(path.expanduser().absolute(), axes=axes)
+    volume = open_volume(path.expanduser().absolute(), axes=axes)
+    if channel is None:
+        return volume
+    if not 0 <= channel < volume.n_channels:
+        raise VolumeError(
+            f"{path.name} has no channel {channel}; it has {volume.n_channels}, counted from 0 "
+            "(if it should have more, name its axes with --axes, as in CZYX)"
+        )
+    return volume.subset(channels=channel)
 
 
 def open_store(cache: Path | None) -> EmbeddingStore:

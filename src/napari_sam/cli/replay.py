@@ -10,7 +10,11 @@ import typer
 from napari_sam.errors import SessionError, VolumeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_sam.core.models import ModelSpec
     from napari_sam.io.volume import Volume
+    from napari_sam.session.engine import Backend
     from napari_sam.session.image import ImageRef
     from napari_sam.session.replay import Replayed
 
@@ -34,7 +38,6 @@ def replay(
 
     Example:  napari-sam replay nuclei-session --output replayed
     """
-    from napari_sam.session.engine import SamBackend
     from napari_sam.session.finding import read_beginning
     from napari_sam.session.replay import replay as replay_session
 
@@ -43,13 +46,26 @@ def replay(
     if reference is None:
         raise SessionError(f"there is no session in {folder}; name a folder that holds a journal.jsonl")
     with open_image(reference, image) as volume:
-        result = replay_session(folder, volume, SamBackend(), output, force=force)
+        result = replay_session(folder, volume, _backend(), output, force=force)
     for line in describe(result):
         typer.echo(line)
     if output is not None:
         typer.echo(f"saved {output}")
     if not result.is_identical:
         raise typer.Exit(1)
+
+
+def _backend() -> Backend:
+    """The real networks, with a bar for a model that is downloaded."""
+    from napari_sam.inference.registry import fetch_model
+    from napari_sam.session.engine import SamBackend
+
+    class ShowingBackend(SamBackend):
+        def fetch_model(self, spec: ModelSpec) -> Iterator[tuple[int, int]]:
+            fetch_model(spec.name, progress=True)
+            return iter(())
+
+    return ShowingBackend()
 
 
 def open_image(reference: ImageRef, path: Path | None = None) -> Volume:

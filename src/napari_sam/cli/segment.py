@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -33,6 +34,7 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     model: o.Model = "default",
     cache: o.Cache = None,
     axes: o.Axes = None,
+    channel: o.Channel = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     object_diameter: o.ObjectDiameter = None,
@@ -55,9 +57,10 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     check_output(output, overwrite)
     if three_axes and not propagate:
         raise typer.BadParameter("--three-axes says how objects are carried; add --propagate")
-    with o.open_input(volume, axes) as source:
+    with o.open_input(volume, axes, channel) as source:
         asked = read_prompts(prompts, source)
-        job = make_job(source, axes, ModelSpec(model, device, dtype, object_diameter), cache, asked.time)
+        spec = ModelSpec(model, device, dtype, object_diameter)
+        job = replace(make_job(source, axes, spec, cache, asked.time), channel=channel)
         labels = create_partial(output, source, asked.planes[0], max(asked.seeds))
         steps = o.progress(
             _steps(job, asked, _journey(asked, propagate, three_axes), scheduler), None, "segment", "mask"
@@ -65,7 +68,11 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
         try:
             tally = fill(labels, steps)
         except KeyboardInterrupt:
-            typer.echo(f"what was finished is in {partial_path(output)}; run it again to go on", err=True)
+            typer.echo(
+                f"the masks so far are in {partial_path(output)}. A second run begins the masks anew and "
+                "replaces these, but encodes only what is missing",
+                err=True,
+            )
             raise
         save(labels, output, source, asked, overwrite)
     rmtree(partial_path(output))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
 
 import pooch
 import requests
@@ -14,6 +15,7 @@ from napari_sam.errors import DownloadError
 from napari_sam.inference.registry import Progress
 
 _TIMEOUT_S = 30.0
+_BLOCK = 1 << 18
 
 
 def fetch(url: str, path: Path, known_hash: str, progress: Progress = False) -> Path:
@@ -35,39 +37,79 @@ def fetch(url: str, path: Path, known_hash: str, progress: Progress = False) -> 
     Raises
     ------
     DownloadError
-        There is no connection, or what came is not the right file. Says which file to put where.
+        There is no connection, or what came is not the right file. Says which file to put where. Or the file
+        that is there is another one; it is left alone.
     """
+    with closing(fetch_steps(url, path, known_hash)) as steps:
+        if callable(progress):
+            for done, total in steps:
+                progress(done, total)
+        else:
+            _drive(steps, path.name, shown=progress)
+    return path
+
+
+def fetch_steps(url: str, path: Path, known_hash: str) -> Generator[tuple[int, int], None, None]:
+    """`fetch` in steps, each with the bytes so far and in all (0 if unknown); closing it gives the download up."""
     if path.is_file():
-        return _checked(url, path, known_hash)
-    downloader = pooch.HTTPDownloader(progressbar=_bar(progress), timeout=_TIMEOUT_S)
+        _check(url, path, known_hash)
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pooch.retrieve(url, known_hash, path.name, path.parent, downloader=downloader)
+        with TemporaryDirectory(prefix=".fetch-", dir=path.parent) as folder:
+            beside = Path(folder) / path.name
+            yield from _stream(url, beside)
+            if _hash_like(known_hash, beside) != known_hash:
+                raise ValueError("another hash")
+            os.replace(beside, path)
     except (requests.RequestException, OSError) as error:
         raise _failed(url, path, f"{type(error).__name__}: {error}") from error
     except ValueError as error:
         raise _failed(url, path, f"what came does not match its hash {known_hash} and was deleted") from error
-    return path
 
 
-def _checked(url: str, path: Path, known_hash: str) -> Path:
+def _stream(url: str, path: Path) -> Iterator[tuple[int, int]]:
+    with requests.get(url, stream=True, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:
+        answer.raise_for_status()
+        total = int(answer.headers.get("Content-Length", 0))
+        yield 0, total
+        for block in answer.iter_content(_BLOCK):
+            file.write(block)
+            yield file.tell(), total
+
+
+def _drive(steps: Iterator[tuple[int, int]], name: str, shown: bool) -> None:
+    """Carry out all steps, with a bar once there is something to show."""
+    from tqdm import tqdm
+
+    for done, total in steps:
+        with tqdm(total=total or None, desc=name, unit="B", unit_scale=True, disable=not shown) as bar:
+            bar.update(done)
+            for now, _ in steps:
+                bar.update(now - bar.n)
+
+
+def _check(url: str, path: Path, known_hash: str) -> None:
     """A file that somebody put there by hand, or that was fetched before; hashed once, then remembered."""
     mark = path.with_name(path.name + ".checked")
     stat = path.stat()
     seal = f"{known_hash} {stat.st_size} {stat.st_mtime_ns}"
     if mark.is_file() and mark.read_text() == seal:
-        return path
-    algorithm, digits = known_hash.split(":")
-    if pooch.file_hash(str(path), alg=algorithm) != digits:
-        path.unlink()
-        raise _failed(
-            url, path, f"the file that was there does not match its hash {known_hash} and was deleted"
+        return
+    found = _hash_like(known_hash, path)
+    if found != known_hash:
+        raise DownloadError(
+            f"{path} is not the file that is at {url}: its hash is {found} and should be {known_hash}. It was left "
+            "as it is: move it away to have the right one fetched, or use it by its path as a model of its own"
         )
-    try:
+    with suppress(OSError):  # a read-only folder: it is hashed again the next time
         mark.write_text(seal)
-    except OSError:  # a read-only folder: it is hashed again the next time
-        return path
-    return path
+
+
+def _hash_like(known_hash: str, path: Path) -> str:
+    """Hash of a file by the algorithm of another, written like that one."""
+    algorithm, _ = known_hash.split(":")
+    return f"{algorithm}:{pooch.file_hash(str(path), alg=algorithm)}"
 
 
 def _failed(url: str, path: Path, why: str) -> DownloadError:
@@ -75,26 +117,3 @@ def _failed(url: str, path: Path, why: str) -> DownloadError:
         f"{path.name} could not be fetched from {url} ({why}). Try again, or fetch it on another machine "
         f"and put it into the folder {path.parent}{os.sep} as {path.name}"
     )
-
-
-def _bar(progress: Progress) -> Any:
-    return progress if isinstance(progress, bool) else _Callback(progress)
-
-
-class _Callback:
-    """What pooch wants of a progress bar, as a function call."""
-
-    def __init__(self, report: Callable[[int, int], None]) -> None:
-        self.report, self.total, self._done = report, 0, 0
-
-    def update(self, amount: int) -> None:
-        """Count some bytes; pooch takes every block for full."""
-        self._done = min(self._done + amount, self.total or self._done + amount)
-        self.report(self._done, self.total)
-
-    def reset(self) -> None:
-        """Pooch resets a bar only to fill it at the end."""
-        self._done = 0
-
-    def close(self) -> None:
-        """Nothing to close."""

@@ -22,6 +22,16 @@ Result = TypeVar("Result")
 Run = Callable[[Sequence[Item], Runtime], list[Result]]
 
 
+_SAYINGS = ("out of memory", "not enough memory", "allocate memory")  # GPUs; Windows; Linux and macOS
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; that of torch's CPU allocator has no class of its own."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(saying in str(error) for saying in _SAYINGS)
+
+
 class Stepper:
     """Runs a batch function and steps down when memory runs out.
 
@@ -52,10 +62,8 @@ class Stepper:
             runtime = self.runtime
             try:
                 results.extend(run(batch, runtime))
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                self._step_down(len(batch), runtime, error)
-            except RuntimeError as error:  # the CPU allocator has no class of its own
-                if "not enough memory" not in str(error) and "out of memory" not in str(error):
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
                     raise
                 self._step_down(len(batch), runtime, error)
         return results

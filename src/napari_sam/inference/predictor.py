@@ -25,7 +25,7 @@ from napari_sam.core.results import ImageEmbedding, MaskPrediction, TileEmbeddin
 from napari_sam.inference import preprocess
 from napari_sam.inference.decoding import answer_plane
 from napari_sam.inference.device import Runtime, choose_runtime, prepare_cpu
-from napari_sam.inference.fallback import Stepper
+from napari_sam.inference.fallback import Stepper, is_out_of_memory
 from napari_sam.inference.fuse import is_convolutional, prepare
 from napari_sam.inference.registry import Progress, fetch_model, find_model, recipe_of
 from napari_sam.inference.tiles import overview, plan_tiles, tile_size_for
@@ -175,6 +175,8 @@ class SamPredictor:
             A prompt lies outside the plane or does not fit it.
         ValueError
             The embedding was made by another model.
+        DeviceMemoryError
+            There is not enough memory, not even on the CPU.
         """
         if embedding.model_digest != self.digest:
             raise ValueError(
@@ -183,11 +185,13 @@ class SamPredictor:
             )
         for one in prompts:
             one.check_inside(embedding.plane_shape)
-        try:
-            return answer_plane(self._sam, embedding, prompts)
-        except torch.OutOfMemoryError as error:
-            self._sam.to(self._stepper.to_cpu(error).device)
-            return answer_plane(self._sam, embedding, prompts)
+        while True:
+            try:
+                return answer_plane(self._sam, embedding, prompts)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._sam.to(self._stepper.to_cpu(error).device)
 
     def _encode_batch(self, images: Sequence[Array], runtime: Runtime) -> list[FloatArray]:
         weights = self._sam.prompt_encoder.no_mask_embed.weight

@@ -320,10 +320,18 @@ def fetch_model(name: str, progress: Progress = False) -> Path:
     """Make sure that the weights of a model are on disk and return their path, see `download.fetch`."""
     from napari_sam.inference.download import fetch
 
-    found = find_model(name)
+    found, path = find_model(name), model_file(name)
     if isinstance(found, Path):
         return found
-    path = model_file(name)
     if not found.url and not path.is_file():
         raise ModelNotFoundError(f"the weights of {name!r} are missing at {path}; install the program again")
     return path if not found.url else fetch(found.url, path, found.hash, progress)
+
+
+def fetch_model_steps(name: str) -> Iterator[tuple[int, int]]:
+    """`fetch_model` in steps that can be given up, see `download.fetch_steps`; none if nothing is fetched."""
+    from napari_sam.inference.download import fetch_steps
+
+    found = find_model(name)
+    if isinstance(found, ModelEntry) and found.url:
+        yield from fetch_steps(found.url, model_file(name), found.hash)

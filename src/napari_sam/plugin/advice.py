@@ -30,8 +30,12 @@ def _running(session: Session) -> str:
     job = session.progress.current
     if job is None or job.is_idle_work:
         return ""
+    if job.is_fetching:
+        return (
+            f"Downloading the model ({job.text}) … {shown('cancel')} cancels and goes back to the one before."
+        )
     if isinstance(job.request, Propagate | SaveLabels):
-        count = f" ({job.done} of {job.total})" if job.total else ""
+        count = f" ({job.text})" if job.total else ""
         return f"{job.title}{count} … {shown('cancel')} cancels; what is done stays."
     return f"{job.title} …"
 

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QFileDialog, QLabel, QLineEdit, QProg
 from napari_sam.errors import NapariSamError, TrainingError
 from napari_sam.plugin.curve import CurvePlot
 from napari_sam.plugin.dispatch import QtDispatcher, Soon
-from napari_sam.plugin.learning import Events, LayerPair, LearningThread
+from napari_sam.plugin.learning import Events, LayerPair, LearningThread, Report
 from napari_sam.plugin.parts import Form, allow, button, choice, fill, row, scrolling, section
 from napari_sam.plugin.widget import SegmentWidget
 
@@ -180,7 +180,7 @@ class LearnWidget(QWidget):  # type: ignore[misc]
             "mode": self.mode_box.currentData(),
             "minutes": self.minutes_box.value(),
         }
-        self.thread = LearningThread(lambda: self._learn(data, **options), self._tell)
+        self.thread = LearningThread(lambda report: self._learn(data, progress=report, **options), self._tell)
         self.refresh()
 
     def _data(self) -> LayerPair | Path:
@@ -224,6 +224,9 @@ class LearnWidget(QWidget):  # type: ignore[misc]
         if what == "event":
             self._show_event(value)
             return
+        if what == "fetching":
+            self._show_fetching(*value)
+            return
         self.thread = None
         if what == "failed":
             self._show_error(value)
@@ -242,6 +245,11 @@ class LearnWidget(QWidget):  # type: ignore[misc]
         self.status.setText(
             f"{doing.get(event.kind, 'Learning')} ... step {event.step}, {event.seconds:.0f} s"
         )
+
+    def _show_fetching(self, done: int, total: int) -> None:
+        self.progress_bar.setValue(round(1000 * done / total) if total else 0)
+        of = f" of {total / 1e6:.1f}" if total else ""
+        self.status.setText(f"Downloading the model ... {done / 1e6:.1f}{of} MB")
 
     def _show_end(self, what: str) -> None:
         if self.saved is None:
@@ -274,9 +282,13 @@ def parse_planes(text: str) -> slice | None:
     return slice(start, stop) if colon else slice(start, (start or 0) + 1)
 
 
-def _finetune(data: LayerPair | Path, *, mode: str, minutes: float, **options: Any) -> Events:
+def _finetune(
+    data: LayerPair | Path, *, model: str, mode: str, minutes: float, progress: Report, **options: Any
+) -> Events:
     """The real thing; torch is imported when it is first used."""
+    from napari_sam.inference.registry import fetch_model
     from napari_sam.training.finetune import FinetuneSettings, finetune
 
+    fetch_model(model, progress)
     pairs = data.read() if isinstance(data, LayerPair) else data
-    return finetune(pairs, settings=FinetuneSettings(mode=mode, minutes=minutes), **options)
+    return finetune(pairs, model, settings=FinetuneSettings(mode=mode, minutes=minutes), **options)

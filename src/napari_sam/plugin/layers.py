@@ -28,6 +28,7 @@ POLARITY = "polarity"
 COLOURS = {"positive": "#2ee66b", "negative": "#ff3b5c"}
 PREVIEW_COLOUR = (0.16, 0.72, 1.0, 1.0)
 KINDS = {kind.value: kind for kind in ShapeKind}
+SCRIBBLING = ("add_path", "add_polyline", "add_line")
 
 
 class SessionLayers:
@@ -63,7 +64,7 @@ class SessionLayers:
         self._own: list[Any] = []
         self._on_edit, self._soon = on_edit, soon
         self._bands: deque[tuple[Labels | None, PlaneRef, BoxYXYX, Array]] = deque()
-        self._quiet = False
+        self._quiet, self._positive = False, True
         self._base: Any = None
         self._shown: Any = None
         self._colours: dict[int, Colour] = {}
@@ -142,8 +143,7 @@ class SessionLayers:
     def adopt_points(self, layer: Points) -> None:
         """Take prompts from this points layer from now on."""
         self._disconnect(self.points)
-        if POLARITY not in layer.features:
-            layer.features = {POLARITY: np.array(["positive"] * len(layer.data), object)}
+        _give_polarity(layer)
         layer.events.data.connect(self._edited)
         layer.events.features.connect(self._edited)
         self.points = layer
@@ -151,9 +151,12 @@ class SessionLayers:
     def adopt_shapes(self, layer: Shapes) -> None:
         """Take prompts from this shapes layer from now on."""
         self._disconnect(self.shapes)
+        _give_polarity(layer)
         layer.events.data.connect(self._edited)
+        layer.events.mode.connect(self._set_shape_polarity)
         layer.mouse_drag_callbacks.append(self._after_drag)
         self.shapes = layer
+        self._set_shape_polarity()
 
     def colour_objects(self, colours: dict[int, Colour], largest: int) -> None:
         """Show these labels in colours of their own; the others, and all in a layer of the user's, as they are.
@@ -232,13 +235,27 @@ class SessionLayers:
                 self._write_shapes(self.shapes, marks, others)
 
     def set_polarity(self, positive: bool) -> None:
-        """Make the next points positive or negative; selected ones are left as they are."""
+        """Make the next points and scribbles positive or negative; selected ones are left as they are."""
+        self._positive = positive
+        self._set_shape_polarity()
         if self.points is None:
             return
         with self._silence():
             self.points.selected_data = set()
             self.points.feature_defaults = {POLARITY: "positive" if positive else "negative"}
             self.points.current_face_color = COLOURS["positive" if positive else "negative"]
+
+    def _set_shape_polarity(self, event: Any = None) -> None:
+        """Only a scribble can be negative; a box or an outline says where the object is."""
+        layer = self.shapes
+        if layer is None:
+            return
+        name = "positive" if self._positive or str(layer.mode) not in SCRIBBLING else "negative"
+        with self._silence(), layer.block_update_properties():
+            if len(layer.features) > layer.nshapes:  # napari leaves the row of a path that was given up
+                layer.features = layer.features.iloc[: layer.nshapes]
+            layer.feature_defaults = {**layer.feature_defaults.iloc[0], POLARITY: name}
+            layer.current_edge_color = COLOURS[name]
 
     def use_tool(self, tool: str) -> None:
         """Select the layer and mode in which the user draws: "points" or a kind of shape."""
@@ -385,7 +402,9 @@ class SessionLayers:
         layer.events.data.disconnect(self._edited)
         if isinstance(layer, Points):
             layer.events.features.disconnect(self._edited)
-        elif self._after_drag in layer.mouse_drag_callbacks:
+            return
+        layer.events.mode.disconnect(self._set_shape_polarity)
+        if self._after_drag in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(self._after_drag)
 
     @contextmanager
@@ -405,6 +424,12 @@ def active_layer(viewer: Any) -> Any:
     """
     active = viewer.layers.selection.active
     return next((layer for layer in viewer.layers if layer == active), None)
+
+
+def _give_polarity(layer: Points | Shapes) -> None:
+    """Make what is in a layer of the user's positive, unless it says itself."""
+    if POLARITY not in layer.features:
+        layer.features = layer.features.assign(**{POLARITY: np.full(len(layer.data), "positive", object)})
 
 
 def _new_points(geometry: dict[str, Any], name: str, size: float) -> Points:

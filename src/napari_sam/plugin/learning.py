@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from napari_sam.core.arrays import Array
-from napari_sam.errors import TrainingError
+from napari_sam.errors import JobCancelled, TrainingError
 
 MOST_BYTES = 1 << 30
 """Of an image that is read whole; of a larger one only the labelled planes are, one by one."""
 
 Events = Generator[Any, None, None]
+Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,12 +71,13 @@ class LearningThread:
     Parameters
     ----------
     start : callable
-        Makes the generator; called on the thread.
+        Makes the generator; called on the thread, with a function that wants to hear of a download.
     tell : callable
-        Called on the thread with ("event", event), ("failed", error), ("cancelled", None) or ("done", None).
+        Called on the thread with ("event", event), ("fetching", (bytes so far, bytes in all)), ("failed", error),
+        ("cancelled", None) or ("done", None).
     """
 
-    def __init__(self, start: Callable[[], Events], tell: Callable[[str, Any], None]) -> None:
+    def __init__(self, start: Callable[[Report], Events], tell: Callable[[str, Any], None]) -> None:
         self._start, self._tell = start, tell
         self._cancelled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="napari-sam learning", daemon=True)
@@ -97,7 +99,7 @@ class LearningThread:
 
     def _run(self) -> None:
         try:
-            events = self._start()
+            events = self._start(self._fetching)
             for event in events:
                 self._tell("event", event)
                 if self._cancelled.is_set():
@@ -105,5 +107,12 @@ class LearningThread:
                     self._tell("cancelled", None)
                     return
             self._tell("done", None)
+        except JobCancelled:
+            self._tell("cancelled", None)
         except Exception as error:  # noqa: BLE001 - a thread must hand on whatever happened
             self._tell("failed", error)
+
+    def _fetching(self, done: int, total: int) -> None:
+        self._tell("fetching", (done, total))
+        if self._cancelled.is_set():
+            raise JobCancelled("the download was cancelled")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_sam.core.models import ModelSpec
-from napari_sam.errors import DependencyError
+from napari_sam.core.namesake import check_no_namesake
 from napari_sam.plugin.advice import advice
 from napari_sam.plugin.controller import SegmentController
 from napari_sam.plugin.dispatch import Soon
@@ -49,7 +48,7 @@ TOOLS = (
     ("Box", "rectangle", "Drag a box around the object."),
     ("Ellipse", "ellipse", "Drag an ellipse over the object."),
     ("Polygon", "polygon", "Click the corners of a rough outline; double click to finish."),
-    ("Scribble", "path", "Click a line along the object; double click to finish."),
+    ("Scribble", "path", "Draw a line with the mouse along the object, or beside it while Remove is on."),
 )
 POLICIES = (
     ("are protected", OverlapPolicy.BACKGROUND_ONLY),
@@ -160,11 +159,11 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         actions = self.controller.actions
         self.object_label = QLabel()
         self.add_button = self._polarity_button(
-            "Add", "The next points say: this belongs to the object.", True
+            "Add", "The next points and scribbles say: this belongs to the object.", True
         )
         self.remove_button = self._polarity_button(
             "Remove",
-            "The next points say: this does not. In the middle of a mask that was carried here, one takes it away.",
+            "The next points and scribbles say: this does not. In the middle of a mask that was carried here, one takes it away.",
             False,
         )
         polarity = QButtonGroup(self)
@@ -258,7 +257,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
 
     def _progress_row(self) -> QWidget:
         self.progress_bar = QProgressBar()
-        self.progress_bar.setFormat("%v of %m")
         self.cancel_button = button("Cancel", "Stop; what is done stays.", self.session.cancel, "cancel")
         self.progress_row = row(self.progress_bar, self.cancel_button)
         policy = self.progress_row.sizePolicy()
@@ -432,7 +430,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _show_models(self) -> None:
         models, spec = self.session.models, self.session.state.model
         names = list(dict.fromkeys([*(m.name for m in models), spec.name]))
-        if self.model_box.count() != len(names) + 1:
+        if self.model_box.count() != len(names) + 1 or self.model_box.currentData() != spec.name:
             items = [(Path(name).name, name) for name in names]
             fill(self.model_box, [*items, ("a checkpoint file ...", A_FILE)], spec.name)
         self.model_label.setText(model_details(spec, models))
@@ -486,6 +484,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         if job is not None:
             self.progress_bar.setRange(0, job.total)
             self.progress_bar.setValue(job.done)
+            self.progress_bar.setFormat(job.text)
             self.progress_bar.setToolTip(job.title)
 
     @property
@@ -495,19 +494,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _axis_size(self) -> int:
         volume, view = self.session.volume, self.session.view
         return 1 if volume is None or isinstance(view, Blocked) else volume.shape_zyx(view.level)[view.axis]
-
-
-def check_no_namesake() -> None:
-    """Raise DependencyError if the older distribution with our package's name is installed."""
-    try:
-        version = distribution("napari-sam").version
-    except PackageNotFoundError:
-        return
-    raise DependencyError(
-        f"the older plugin napari-sam {version} is installed; its package has the same name as this one and "
-        "replaces parts of it. Run: pip uninstall napari-sam && pip install --force-reinstall "
-        "napari-sam-volumes, then restart napari"
-    )
 
 
 def _level_text(volume: Any, level: int) -> str:

@@ -12,7 +12,7 @@ from napari_sam.session.history import Writing
 from napari_sam.session.labels import LabelArray
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.restoring import Restored
-from napari_sam.session.worker import Answer, Event, Failed, Finished, Started
+from napari_sam.session.worker import Answer, Cancelled, Event, Failed, Finished, Started
 
 if TYPE_CHECKING:
     from napari_sam.session.session import Session
@@ -63,7 +63,9 @@ class Answers:
             case Computed():
                 value.then(value.value)
             case Weights():
+                assert isinstance(request, ask.LoadModel)
                 session.opening.note_weights(value.values)
+                session.note_loaded(request.spec)
             case ImageChanged():
                 session.image_changed.emit(value.planes)
             case Recovered():
@@ -101,7 +103,13 @@ class Answers:
             session.object(request.object_id).forget_question(request.plane, request.marks)
         if isinstance(event, Failed):
             self._on_failed(request, event.error)
+        if isinstance(request, ask.LoadModel) and isinstance(event, Cancelled):
+            self._on_given_up(request)
         session.ledger.settle()
+
+    def _on_given_up(self, request: ask.LoadModel) -> None:
+        if self._session.orders.is_latest(request):
+            self._session.use_loaded()
 
     def _on_failed(self, request: ask.Request, error: Exception) -> None:
         session = self._session

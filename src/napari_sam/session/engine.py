@@ -98,6 +98,14 @@ class Identifies(Protocol):
         """Plain values that say which weights these are."""
 
 
+@runtime_checkable
+class Fetches(Protocol):
+    """What a backend has besides, when models may have to be downloaded."""
+
+    def fetch_model(self, spec: ModelSpec) -> Iterator[tuple[int, int]]:
+        """Bring the weights onto this machine in steps: bytes so far and in all. Closing it gives up."""
+
+
 class SamBackend:
     """The real networks and the cache on disk; torch is imported when it is first used."""
 
@@ -109,6 +117,12 @@ class SamBackend:
             ModelInfo(name, entry.size, entry.licence, is_on_disk(name), entry.good_for)
             for name, entry in MODELS.items()
         )
+
+    def fetch_model(self, spec: ModelSpec) -> Iterator[tuple[int, int]]:
+        """Download the weights of a registry model, if they are not there."""
+        from napari_sam.inference.registry import fetch_model_steps
+
+        return fetch_model_steps(spec.name)
 
     def load_model(self, spec: ModelSpec) -> Predictor:
         """Load a registry model or a checkpoint file."""
@@ -196,6 +210,9 @@ class Engine:
     @job.register
     def _(self, request: ask.LoadModel) -> Job:
         self._predictor = self._encoder = None
+        if isinstance(self._backend, Fetches):
+            for done, total in self._backend.fetch_model(request.spec):
+                yield ask.Fetched(done, total)
         predictor = self._predictor = self._backend.load_model(request.spec)
         more = (
             self._backend.identify(request.spec, predictor) if isinstance(self._backend, Identifies) else {}

@@ -83,7 +83,11 @@ class Orders:
         if request.generation <= self._left_at:
             return isinstance(request, ask.ListModels | ask.LoadModel | ask.SaveLabels)
         written = isinstance(request, ask.Propagate)
-        return written or request.lane is None or self._latest[request.lane] == request.generation
+        return written or self.is_latest(request)
+
+    def is_latest(self, request: ask.Request) -> bool:
+        """Whether no newer request of its lane was made."""
+        return request.lane is None or self._latest[request.lane] == request.generation
 
     def ended(self, request: ask.Request) -> None:
         """Note that the last event of a request has arrived."""

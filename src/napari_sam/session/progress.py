@@ -5,22 +5,32 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from napari_sam.core.results import EncodeEvent
-from napari_sam.session.requests import EncodePlanes, Propagate, Request, SaveLabels
+from napari_sam.session.requests import EncodePlanes, Fetched, Propagate, Request, SaveLabels
 from napari_sam.session.worker import Answer, Event, Started
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobStatus:
-    """A running job: `total` is 0 where the end is not known."""
+    """A running job: `total` is 0 where the end is not known. While a model is downloaded both count kilobytes."""
 
     request: Request
     done: int = 0
     total: int = 0
+    is_fetching: bool = False
 
     @property
     def title(self) -> str:
         """What it does."""
         return self.request.title
+
+    @property
+    def text(self) -> str:
+        """How far it is; empty where the end is not known."""
+        if not self.total:
+            return f"{self.done / 1000:.1f} MB" if self.is_fetching else ""
+        if self.is_fetching:
+            return f"{self.done / 1000:.1f} of {self.total / 1000:.1f} MB"
+        return f"{self.done} of {self.total}"
 
     @property
     def is_idle_work(self) -> bool:
@@ -45,6 +55,11 @@ class Progress:
             self._jobs.pop(key, None)
 
     @property
+    def is_fetching(self) -> bool:
+        """Whether a model is being downloaded."""
+        return any(job.is_fetching for job in self._jobs.values())
+
+    @property
     def current(self) -> JobStatus | None:
         """The job that the user should see: the least urgent one that somebody waits for, else idle work."""
         jobs = sorted(self._jobs.values(), key=lambda job: (job.is_idle_work, -job.request.priority))
@@ -58,6 +73,8 @@ class Progress:
 def _advanced(job: JobStatus, value: object) -> JobStatus:
     if isinstance(value, EncodeEvent):
         return replace(job, done=value.done, total=value.total)
+    if isinstance(value, Fetched):
+        return replace(job, done=value.done // 1000, total=value.total // 1000, is_fetching=True)
     if isinstance(job.request, SaveLabels) and isinstance(value, tuple):
         done, total = value
         return replace(job, done=done, total=total)

@@ -242,7 +242,7 @@ class _Player:
         spec = self.story.models[number - 1]
         if spec not in self._engines:
             engine = self._engines[spec] = Engine(self._backend)
-            (weights,) = engine.job(ask.LoadModel(spec=spec))
+            *_, weights = engine.job(ask.LoadModel(spec=spec))
             self._check_weights(number, weights)
             use = ask.UseVolume(volume=self._volume, journal=self._journal, known=self._known)
             list(engine.job(use))

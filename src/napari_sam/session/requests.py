@@ -32,10 +32,11 @@ class Priority(IntEnum):
 
     SETUP = 0
     LABELS = 1
-    DECODE = 2
-    SCREEN = 3
-    PROPAGATE = 4
-    SAVE = 5
+    MODEL = 2
+    DECODE = 3
+    SCREEN = 4
+    PROPAGATE = 5
+    SAVE = 6
     IDLE = 9
 
 
@@ -55,15 +56,27 @@ class Request:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class LoadModel(Request):
-    """Load a model; answers with the Predictor."""
+    """Load a model; answers with a `Fetched` after every part of a download, then with its `Weights`.
+
+    Labels are written between two parts; whatever needs the model waits.
+    """
 
     spec: ModelSpec
+    priority: ClassVar[Priority] = Priority.MODEL
     title: ClassVar[str] = "Loading the model"
 
     @property
     def lane(self) -> str:
         """The last model chosen wins."""
         return "model"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Bytes of a model's weights that have come, and in all; 0 if that is not known."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from psygnal import EmissionInfo, Signal
 
+from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
@@ -121,6 +122,7 @@ class Session:
         self.journal = Journal(None)
         self.models: tuple[ModelInfo, ...] = ()
         self.model_error: Exception | None = None
+        self._loaded = "default"
         self.ledger = Ledger()
         self.largest_label = 0
         self.closed = False
@@ -259,6 +261,16 @@ class Session:
         self.opening.note_model(weights={})
         self.orders.submit(ask.LoadModel(spec=self.state.model))
 
+    def note_loaded(self, spec: ModelSpec) -> None:
+        """Know which model was loaded, and that it is on disk now."""
+        self._loaded = spec.name
+        if any(model.name == spec.name and not model.on_disk for model in self.models):
+            self.list_models()
+
+    def use_loaded(self) -> None:
+        """Go back to the model that was loaded last."""
+        self.state.model = replace(self.state.model, name=self._loaded)
+
     def show(self, view: PlaneRef | Blocked) -> None:
         """Say which plane is on screen; it is encoded first, its neighbours when nothing else is to do."""
         if view == self.view:
@@ -371,8 +383,13 @@ class Session:
             self.orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
 
     def cancel(self) -> None:
-        """Stop everything but the writing of labels; what was finished stays."""
+        """Stop everything but the writing of labels; what was finished stays.
+
+        After the download of a model the one before is used again.
+        """
         self.orders.cancel_all()
+        if self.progress.is_fetching:
+            self.orders.cancel(lambda request: isinstance(request, ask.LoadModel))
 
     def undo(self) -> None:
         """Take the last step back; a running propagation is cancelled first."""

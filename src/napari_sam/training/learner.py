@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from napari_sam.core.arrays import Array
 from napari_sam.core.models import InputRecipe
 from napari_sam.errors import DeviceMemoryError, FallbackWarning
+from napari_sam.inference.fallback import is_out_of_memory
 from napari_sam.model.sam import Sam
 from napari_sam.training.adapters import adapted, merged
 from napari_sam.training.clicks import tight_boxes
@@ -140,13 +141,6 @@ class Learner:
         if self.is_adapted:
             encoder = merged(encoder)
         return Sam(self.sam.config, encoder, self.average.prompt_encoder, self.average.mask_decoder)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says so; the CPU's allocator has no class of its own."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return "not enough memory" in str(error) or "out of memory" in str(error)
 
 
 def smaller(size: Size, error: BaseException) -> Size:
