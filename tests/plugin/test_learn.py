@@ -285,7 +285,7 @@ def test_a_model_that_is_downloaded_first_says_so_and_can_be_cancelled(
     widget.start()
     qtbot.waitUntil(lambda: widget.progress_bar.value() > 450, timeout=20000)
     assert widget.status.text().startswith("Downloading the model ... ")
-    assert widget.status.text().endswith(" of 11.4 MB")
+    assert widget.status.text().endswith(f" of {len(remote_model.content) / 1e6:.1f} MB")
     widget.cancel()
     qtbot.waitUntil(lambda: widget.thread is None, timeout=20000)
     assert "nothing was saved" in widget.status.text()

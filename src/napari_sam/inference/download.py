@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pooch
 import requests
 
-from napari_sam.errors import DownloadError
+from napari_sam.errors import DownloadError, JobCancelled
 from napari_sam.inference.registry import Progress
 
 _TIMEOUT_S = 30.0
-_BLOCK = 1 << 18
+_STEP_S = 0.1
+"""Between two looks at a download that runs."""
 
 
 def fetch(url: str, path: Path, known_hash: str, progress: Progress = False) -> Path:
@@ -54,28 +55,46 @@ def fetch_steps(url: str, path: Path, known_hash: str) -> Generator[tuple[int, i
     if path.is_file():
         _check(url, path, known_hash)
         return
+    bar = _Bar()
+    downloader = pooch.HTTPDownloader(progressbar=bar, timeout=_TIMEOUT_S)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".fetch-", dir=path.parent) as folder:
-            beside = Path(folder) / path.name
-            yield from _stream(url, beside)
-            if _hash_like(known_hash, beside) != known_hash:
-                raise ValueError("another hash")
-            os.replace(beside, path)
+        with ThreadPoolExecutor(1) as thread:
+            job = thread.submit(
+                pooch.retrieve, url, known_hash, path.name, path.parent, downloader=downloader
+            )
+            try:
+                while wait([job], _STEP_S).not_done:
+                    yield bar.done, bar.total
+            finally:
+                bar.is_given_up = True
+            job.result()
+            yield bar.total, bar.total
     except (requests.RequestException, OSError) as error:
         raise _failed(url, path, f"{type(error).__name__}: {error}") from error
     except ValueError as error:
         raise _failed(url, path, f"what came does not match its hash {known_hash} and was deleted") from error
 
 
-def _stream(url: str, path: Path) -> Iterator[tuple[int, int]]:
-    with requests.get(url, stream=True, timeout=_TIMEOUT_S) as answer, path.open("wb") as file:
-        answer.raise_for_status()
-        total = int(answer.headers.get("Content-Length", 0))
-        yield 0, total
-        for block in answer.iter_content(_BLOCK):
-            file.write(block)
-            yield file.tell(), total
+class _Bar:
+    """What pooch wants of a progress bar, looked at and given up from another thread."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+        self.is_given_up = False
+
+    def update(self, amount: int) -> None:
+        """Count some bytes; pooch takes every block for full, and deletes what it has where this raises."""
+        if self.is_given_up:
+            raise JobCancelled("the download was given up")
+        self.done = min(self.done + amount, self.total or self.done + amount)
+
+    def reset(self) -> None:
+        """Pooch resets a bar only to fill it at the end."""
+        self.done = 0
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 def _drive(steps: Iterator[tuple[int, int]], name: str, shown: bool) -> None:
