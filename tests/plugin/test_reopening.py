@@ -97,28 +97,3 @@ def test_a_session_folder_opens_its_image_file(cache, segment, wait, backend, tm
     assert again.session.folder == folder
     np.testing.assert_array_equal(again.session.labels.array[:], labels)
     assert again.session.close(timeout=10)
-
-
-def test_strokes_in_a_layer_of_mine_are_steps(segment, wait):
-    widget = segment(PHANTOM.image, name="cells")
-    data = np.zeros(PHANTOM.image.shape, np.uint16)
-    mine = widget.viewer.add_labels(data, name="mine")
-    widget.controller.adopt(mine)
-    wait(widget)
-    mine.brush_size = 5
-    mine.paint((3, 10, 10), 2)
-    wait(widget)
-    mine.paint((3, 11, 11), 3)
-    painted = data.copy()
-    assert painted.any()
-    wait(widget)
-    widget.session.undo()
-    wait(widget)
-    assert sorted(np.unique(data)) == [0, 2]
-    widget.session.undo()
-    wait(widget)
-    assert not data.any()
-    widget.session.redo()
-    widget.session.redo()
-    wait(widget)
-    np.testing.assert_array_equal(data, painted)

@@ -225,13 +225,6 @@ def test_the_policy_decides_who_gets_a_contested_pixel(desk, policy, owner):
     assert desk.session.labels.array[Z, Y, X + 1] == 1
 
 
-def test_existing_labels_set_where_new_objects_begin(desk):
-    desk.session.labels.array[3, 4, 5] = 41
-    desk.session.use_labels(desk.session.labels)
-    desk.settle()
-    assert desk.session.next_free_id == 42
-
-
 def test_neighbours_are_encoded_when_nothing_else_is_to_do(desk):
     desk.session.state.idle_reach = 2
     desk.session.show(PLANE)

@@ -178,6 +178,33 @@ class Editing:
 
     # Taking over, refining
 
+    def import_labels(self, source: Any) -> None:
+        """Copy labels from elsewhere into those of this session, as one step; cancelled, it leaves nothing behind.
+
+        They keep their numbers if no object and no label here has them yet, and get higher ones otherwise. Voxels
+        that have a label already keep it. `take_labels` makes objects of them.
+
+        Parameters
+        ----------
+        source : array_like
+            (T, Z, Y, X) integers, as large as the session's labels; read some planes at a time.
+        """
+        if self._session.labels is not None:
+            self._session.orders.submit(ask.ScanLabels(source=source, then=partial(self._import, source)))
+
+    def _import(self, source: Any, largest: int) -> None:
+        session = self._session
+        assert session.labels is not None
+        offset, most = session.next_free_id - 1, np.iinfo(session.labels.array.dtype).max
+        if offset + largest > most:
+            session.failed.emit(
+                SessionError(f"label {largest} is too large; number the labels anew up to {most - offset}")
+            )
+        elif largest:
+            session.note_label(offset + largest)
+            request = ask.ImportLabels(labels=session.labels, source=source, offset=offset)
+            session.writer.order("copy labels", request)
+
     def take_labels(self, wanted: Collection[int] | None = None) -> None:
         """Make labels that are there objects of this session: all of them, or only some.
 

@@ -34,7 +34,7 @@ from napari_sam.session.labels import (
     apply_edit,
 )
 from napari_sam.session.marks import Marks, correcting, prompts_on_plane
-from napari_sam.session.object_jobs import label_edits, refined_edits
+from napari_sam.session.object_jobs import copy_labels, label_edits, largest_label, refined_edits
 from napari_sam.session.objects import PlaneScore
 from napari_sam.session.report import write_report
 from napari_sam.session.restoring import restore_writes
@@ -222,8 +222,12 @@ class Engine:
         yield LabelArray(_new_labels(request), request.level, request.journal)
 
     @job.register
-    def _(self, request: ask.UseLabels) -> Job:
-        yield from _largest_label(request.labels, request.copy)
+    def _(self, request: ask.ScanLabels) -> Job:
+        yield Computed(request.then, (yield from largest_label(request.source)))
+
+    @job.register
+    def _(self, request: ask.ImportLabels) -> Job:
+        yield from copy_labels(request.labels, request.source, request.offset, request.generation)
 
     @job.register
     def _(self, request: ask.Predict) -> Job:
@@ -468,14 +472,3 @@ def _new_labels(request: ask.CreateLabels) -> object:
         translate_zyx=volume.translate_zyx,
         unit=volume.unit,
     )
-
-
-def _largest_label(labels: LabelArray, copy: LabelArray | None) -> Job:
-    """Yield the largest label so far after every plane, so that a scan of a large array can be cancelled."""
-    largest = 0
-    for index in np.ndindex(*labels.array.shape[:-2]):
-        part = np.asarray(labels.array[index])
-        if copy is not None and part.any():
-            copy.array[index[len(index) + 2 - copy.array.ndim :]] = part
-        largest = max(largest, int(np.max(part, initial=0)))
-        yield largest

@@ -104,12 +104,15 @@ class Step:
         Of marks and records, in order.
     writes : tuple of LabelWrite
         Of labels, in the order in which they were made.
+    is_whole : bool
+        Whether it can be made again once it is taken back: not what was cut short and counts only when complete.
     """
 
     title: str
     object_id: int
     changes: tuple[Change, ...] = ()
     writes: tuple[LabelWrite, ...] = ()
+    is_whole: bool = True
 
     @property
     def nbytes(self) -> int:
@@ -129,15 +132,19 @@ class Writing:
     object_id: int
     changes: tuple[Change, ...] = ()
     writes: list[LabelWrite] = field(default_factory=list)
+    is_whole: bool = True
 
-    def cut_short(self, records: Mapping[int, Any]) -> None:
+    def cut_short(self, records: Mapping[int, Any], *, is_whole: bool = True) -> None:
         """Know that the job did not come to its end: objects that it carried have to be carried again.
 
         Parameters
         ----------
         records : mapping of int to ObjectRecord
             Objects by number.
+        is_whole : bool
+            Whether what it did counts nevertheless.
         """
+        self.is_whole = is_whole
         for change in self.changes:
             if isinstance(change, RecordChange) and "anchors" in change.after:
                 cast("dict[str, Any]", change.after)["anchors"] = {}
@@ -147,7 +154,7 @@ class Writing:
         """All changes as one step; None if there are none."""
         if not self.writes and not self.changes:
             return None
-        return Step(self.title, self.object_id, self.changes, tuple(self.writes))
+        return Step(self.title, self.object_id, self.changes, tuple(self.writes), self.is_whole)
 
 
 class Ledger:
@@ -233,7 +240,8 @@ class History:
             return None
         step = self._done.pop()
         self._held -= step.nbytes
-        self._undone.append(step)
+        if step.is_whole:
+            self._undone.append(step)
         return step
 
     def redo(self) -> Step | None:

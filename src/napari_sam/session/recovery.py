@@ -36,6 +36,8 @@ from napari_sam.session.objects import ObjectRecord
 
 LABELS = "labels.zarr"
 """Name of the label array in a session folder."""
+IMPORT = "ImportLabels"
+"""Kind of the request whose changes count only when all are there."""
 MADE_AGAIN = 256
 """So many of the last changes of labels are made again; one thread makes them, so more than one is generous."""
 
@@ -81,6 +83,11 @@ class OpenJob:
     step: Step | None = None
     forward: bool = False
 
+    @property
+    def kind(self) -> str | None:
+        """Name of the request that was carried out; None for a stroke, an undo or a redo."""
+        return self.request["kind"] if self.request is not None else None
+
 
 @dataclass(slots=True, eq=False)
 class Story:
@@ -109,6 +116,7 @@ class Story:
     jobs: dict[int, OpenJob] = field(default_factory=dict)
     deltas: list[int] = field(default_factory=list)
     interrupted: list[int] = field(default_factory=list)
+    largest_label: int = 0
     last_job: int = 0
     n_steps: int = 0
     ended: str = ""
@@ -163,8 +171,9 @@ class Story:
 
     def _on_labels(self, at: int, record: Record) -> None:
         self.labels = record
-        if record["adopted"]:
-            self.deltas.clear()
+
+    def _on_largest(self, at: int, record: Record) -> None:
+        self.largest_label = record["label"]
 
     def _on_setting(self, at: int, record: Record) -> None:
         self.settings[record["name"]] = decode(record["value"])
@@ -202,7 +211,7 @@ class Story:
             self.jobs[record["job"]] = OpenJob(writing, record.get("request"))
 
     def _on_delta(self, at: int, record: Record) -> None:
-        if not self.labels.get("adopted") and len(self.deltas) >= 2 * MADE_AGAIN:
+        if len(self.deltas) >= 2 * MADE_AGAIN:
             del self.deltas[:MADE_AGAIN]
         self.deltas.append(at)
         job = self.jobs.get(record["job"])
@@ -217,7 +226,7 @@ class Story:
     def _on_end(self, at: int, record: Record) -> None:
         job = self.jobs.pop(record["job"], None)
         if job is not None and record["how"] != "finished":
-            job.writing.cut_short(self.objects)
+            job.writing.cut_short(self.objects, is_whole=job.kind != IMPORT)
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         self._apply(changes)
         if job is not None and job.step is None:
@@ -334,20 +343,20 @@ def recover(folder: str | Path) -> Recovered:
 
 
 def mend_labels(labels: LabelArray, story: Story) -> None:
-    """Make the last changes again and finish what was ordered, but for propagations: those can be resumed."""
+    """Make the last changes again and finish what was ordered, but for propagations: those can be resumed.
+
+    What counts only when it is complete is taken back.
+    """
     journal = labels.journal
     for at in story.deltas:
         impose(labels, LabelDelta.from_json(journal.read(at)))
-    for number, job in list(story.jobs.items()):
-        if job.step is not None:
-            _finish_restoring(labels, number, job)
-        elif job.request is not None and job.request["kind"] == "WriteLabels":
-            _finish_writing(labels, number, job, story)
-        elif job.request is not None:
-            story.interrupted.append(job.request.get("object_id", job.writing.object_id))
-        changes = encode_changes(_corrections(job, story, journal))
-        at = journal.append("end", job=number, how="interrupted", changes=changes)
+    for number, job in sorted(story.jobs.items(), key=lambda item: item[1].kind == IMPORT):
+        _finish(labels, number, job, story)
+    while (step := story.history.next_undo) is not None and not step.is_whole:
+        number = story.last_job + 1
+        at = journal.append("undo", job=number)
         story.take(at, journal.read(at))
+        _finish(labels, number, story.jobs[number], story)
 
 
 def read_region(journal: Journal, at: int) -> Region:
@@ -379,6 +388,20 @@ def _open_labels(story: Story, journal: Journal) -> LabelArray | None:
         shutil.rmtree(path, ignore_errors=True)  # killed before they were made
         return None
     return LabelArray(open_labels(path), story.labels["level"], journal)
+
+
+def _finish(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None:
+    """Bring an open job to its end."""
+    journal = labels.journal
+    if job.step is not None:
+        _finish_restoring(labels, number, job)
+    elif job.kind == "WriteLabels":
+        _finish_writing(labels, number, job, story)
+    elif job.request is not None:
+        story.interrupted.append(job.request.get("object_id", job.writing.object_id))
+    changes = encode_changes(_corrections(job, story, journal))
+    at = journal.append("end", job=number, how="interrupted", changes=changes)
+    story.take(at, journal.read(at))
 
 
 def _finish_restoring(labels: LabelArray, number: int, job: OpenJob) -> None:

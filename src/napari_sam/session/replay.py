@@ -1,7 +1,8 @@
 """A session once more, from its journal, with the model: the same labels, or where they differ.
 
 Orders are carried out by the same engine, in the order in which their changes were written; answers of the model are
-computed again wherever a mask came from one. What people painted by hand is taken from the journal.
+computed again wherever a mask came from one. What people painted by hand, or took from elsewhere, is taken from the
+journal.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal, Record, read_journal
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta, impose
 from napari_sam.session.marks import Marks
-from napari_sam.session.recovery import LABELS, Story, read_region
+from napari_sam.session.recovery import IMPORT, LABELS, Story, read_region
 from napari_sam.session.report import write_report
 from napari_sam.session.restoring import Restored, restore_writes
 from napari_sam.session.worker import Job
@@ -123,7 +124,7 @@ class _Player:
         self.story.take(at, record)
         if event == "labels":
             self._make_labels(record)
-        elif event == "step" and record.get("request") is not None:
+        elif event == "step" and (record.get("request") or {}).get("kind", IMPORT) != IMPORT:
             self._begin(record)
         elif event in ("undo", "redo") and step is not None and record["job"] is not None:
             writes = self._own(step)
@@ -150,11 +151,6 @@ class _Player:
     # Records
 
     def _make_labels(self, record: Record) -> None:
-        if record["adopted"]:
-            raise SessionError(
-                "this session wrote to a Labels layer that was there before, whose content its journal does not "
-                "hold; only sessions with labels of their own can be replayed"
-            )
         if self.story.image is None or ImageRef.of(self._volume).shape != self.story.image.shape:
             raise SessionError(
                 f"the image has the shape {ImageRef.of(self._volume).shape} (T, Z, Y, X, C), that of the session "
@@ -185,7 +181,7 @@ class _Player:
             if isinstance(written, Written):
                 self._moved[at] = written.at
             return
-        delta = LabelDelta.from_json(record)  # by hand
+        delta = LabelDelta.from_json(record)  # by hand, or from elsewhere
         kept = Kept(self._journal, record["job"])
         kept(delta)
         self._moved[at] = kept.at

@@ -104,20 +104,45 @@ class CreateLabels(Request):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class UseLabels(Request):
-    """Look through existing labels; answers with the largest one so far after every part.
+class ScanLabels(Request):
+    """Look for the largest of labels from elsewhere; answers with a Computed, whose `then` takes it.
 
-    What is found is copied into `copy`, which has the same shape, so that a killed program has it.
+    Parameters
+    ----------
+    source : array_like
+        Integers, read plane by plane.
+    then : callable
+        Called with the largest label on the session's own thread.
     """
 
-    labels: LabelArray
-    copy: LabelArray | None = None
+    source: Any
+    then: Callable[[int], None]
+    priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Reading the labels"
 
     @property
     def lane(self) -> str:
         """The last labels chosen win."""
         return "labels"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ImportLabels(Request):
+    """Copy labels to where nothing is yet; answers with Copied. One that is cut short is taken back.
+
+    Parameters
+    ----------
+    source : array_like
+        (T, Z, Y, X) integers.
+    offset : int
+        Added to every label.
+    """
+
+    labels: LabelArray
+    source: Any
+    offset: int
+    priority: ClassVar[Priority] = Priority.PROPAGATE
+    title: ClassVar[str] = "Copying the labels"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -13,7 +13,6 @@ All methods are called on one thread (a window's own) and return at once; the wo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,21 +230,11 @@ class Session:
         self.history.clear()
         self.changed.emit()
 
-    def use_labels(self, labels: LabelArray) -> None:
-        """Write to labels that exist already; new objects get numbers above theirs.
-
-        They are copied into the session's folder, so that a killed program has them.
-        """
-        own, self.labels = self.labels, replace(labels, journal=self.journal)
-        copy = own if own is not None and own.array is not labels.array else None
-        self.orders.submit(ask.UseLabels(labels=self.labels, copy=copy))
-        if copy is not None:
-            self.opening.note_labels(labels.level, adopted=True)
-        self.changed.emit()
-
     def note_label(self, label: int) -> None:
         """Give this label, and smaller ones, to no new object."""
-        self.largest_label = max(self.largest_label, label)
+        if label > self.largest_label:
+            self.largest_label = label
+            self.journal.append("largest", label=label)
         if self.record.is_empty and self.state.object_id <= label:
             self.state.object_id = self.next_free_id
 

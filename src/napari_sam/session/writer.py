@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_sam.session.restoring import Restored
     from napari_sam.session.session import Session
 
-NOT_KEPT = ("generation", "labels", "volume", "journal")
+NOT_KEPT = ("generation", "labels", "volume", "journal", "source")
 """Fields of requests that the journal does not hold: they are the session's own."""
 
 
