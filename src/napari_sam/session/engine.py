@@ -16,6 +16,7 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction, PropagationStep
+from napari_sam.core.spaces import level_geometry
 from napari_sam.errors import SessionError
 from napari_sam.io.labels import create_labels
 from napari_sam.io.save import SaveOptions, iter_save_labels
@@ -464,11 +465,4 @@ def _new_labels(request: ask.CreateLabels) -> object:
         shape = shape[1:]
     elif volume.n_time > 1:
         shape = (volume.n_time, *shape)
-    factors = np.divide(volume.shape_zyx(0), volume.shape_zyx(request.level))
-    return create_labels(
-        request.path,
-        shape,
-        spacing_zyx=tuple((np.array(volume.spacing_zyx) * factors).tolist()),
-        translate_zyx=volume.translate_zyx,
-        unit=volume.unit,
-    )
+    return create_labels(request.path, shape, **level_geometry(volume, request.level))

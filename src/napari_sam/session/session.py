@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from psygnal import EmissionInfo, Signal
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
+from napari_sam.core.spaces import level_geometry
 from napari_sam.io.label_source import own_axes
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
@@ -396,8 +396,8 @@ class Session:
         """Where labels lie, if not in the planes that their array says."""
         if self.volume is None:
             return {}
-        factors = np.divide(self.volume.shape_zyx(0), self.volume.shape_zyx(labels.level))
-        return own_axes(self.volume, labels.array.ndim, (factors * self.volume.spacing_zyx).tolist())
+        spacing = level_geometry(self.volume, labels.level)["spacing_zyx"]
+        return own_axes(self.volume, labels.array.ndim, spacing)
 
     def _end_journal(self, discard: bool = False) -> None:
         """Let go of the journal once everything is in it."""
