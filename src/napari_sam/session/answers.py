@@ -89,7 +89,7 @@ class Answers:
 
     def _on_copied(self, writing: Writing | None, copied: Copied) -> None:
         assert writing is not None
-        writing.writes += copied.writes
+        writing.writes.extend(copied.writes)
         for change in copied.changes:
             self._session.labels_changed.emit(change)
 

@@ -19,7 +19,7 @@ from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import LabelEdit, MaskPrediction
 from napari_sam.propagation.anchors import Gap
 from napari_sam.propagation.settings import PropagationSettings
-from napari_sam.session.history import LabelWrite
+from napari_sam.session.history import Writes
 from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import LabelArray
@@ -379,7 +379,7 @@ class RestoreLabels(Request):
     """Take label changes back, or make them again; answers with Restored, one a change."""
 
     labels: LabelArray
-    writes: tuple[LabelWrite, ...]
+    writes: Writes
     forward: bool
     priority: ClassVar[Priority] = Priority.LABELS
     title: ClassVar[str] = "Restoring the labels"

@@ -128,7 +128,7 @@ class Writer:
             session.state.object_id = step.object_id
             self._apply(step.ordered(forward))
             session.marks_changed.emit()
-        for object_id in {write.object_id for write in step.writes if write.object_id}:
+        for object_id in step.writes.object_ids:
             session.object(
                 object_id
             ).ends = ()  # the propagation that ended there is not the last thing any more
