@@ -5,6 +5,8 @@ import pytest
 import tifffile
 
 from napari_sam.plugin import SegmentWidget
+from napari_sam.plugin.reopening import interrupted_text
+from napari_sam.session.recovery import Interrupted
 from napari_sam.testing.phantoms import ball_volume
 
 pytestmark = pytest.mark.gui
@@ -97,3 +99,21 @@ def test_a_session_folder_opens_its_image_file(cache, segment, wait, backend, tm
     assert again.session.folder == folder
     np.testing.assert_array_equal(again.session.labels.array[:], labels)
     assert again.session.close(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            Interrupted("Propagate", (3,)),
+            "The propagation of object 3 was interrupted: do it again to finish it",
+        ),
+        (Interrupted("Propagate", (1, 2)), "of objects 1, 2 was interrupted: do it again to finish them"),
+        (Interrupted("Refine", (4,)), "The refinement of object 4 was interrupted"),
+        (Interrupted("AgreeAlongAxes", (4,)), "Carrying object 4 along all three axes was interrupted"),
+        (Interrupted("TakeLabels"), "taken back: press Objects from labels again"),
+        (Interrupted("ImportLabels"), "taken back: press Use selected layer again"),
+    ],
+)
+def test_what_was_interrupted_is_said_with_its_objects(found, words):
+    assert words in interrupted_text(found)

@@ -223,3 +223,25 @@ def test_planes_too_large_to_be_read_at_once_and_time_points(tmp_path, monkeypat
     copy(desk, values)
     np.testing.assert_array_equal(desk.labels, values)
     assert desk.session.close(timeout=20)
+
+
+def test_objects_that_are_being_made_of_labels_are_not_left_in_parts(desk):
+    copy(desk)
+    desk.session.show(PlaneRef(0, 3))
+    before, append, changes = desk.labels, desk.session.journal.append, []
+
+    def cancelling(event, **values):
+        if event == "delta":
+            changes.append(values["object"])
+            if len(changes) == 5:
+                desk.session.cancel()
+        return append(event, **values)
+
+    desk.session.journal.append = cancelling
+    desk.session.editing.take_labels()
+    desk.settle()
+    assert changes == [1, 5, 1, 5, 1, *[0] * 5]  # five were made, and taken back
+    assert not any(record.written for record in desk.session.objects.values())
+    assert desk.session.history.next_undo.title == "copy labels"
+    assert desk.session.history.next_redo is None
+    np.testing.assert_array_equal(desk.labels, before)

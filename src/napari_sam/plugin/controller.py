@@ -17,7 +17,7 @@ from napari_sam.errors import NapariSamError
 from napari_sam.plugin.dispatch import QtDispatcher, Soon
 from napari_sam.plugin.keys import bind_keys, bind_undo
 from napari_sam.plugin.layers import SessionLayers
-from napari_sam.plugin.reopening import find_layer
+from napari_sam.plugin.reopening import find_layer, interrupted_text
 from napari_sam.plugin.space import LayerFrame, axes_choices, open_layer
 from napari_sam.session.doubt import doubts, next_doubtful
 from napari_sam.session.engine import Backend, SamBackend
@@ -400,8 +400,8 @@ class SegmentController:
             return
         self.layers.make_preview(self.session.preview, self.session.state.level)
         self.show_view()
-        for object_id in recovered.story.interrupted:
-            show_info(f"The propagation of object {object_id} was interrupted: press Propagate to finish it")
+        for interrupted in recovered.story.interrupted:
+            show_info(interrupted_text(interrupted))
 
     def _on_image_changed(self, planes: tuple[PlaneRef, ...]) -> None:
         some = ", ".join(str(plane.index) for plane in planes[:3])

@@ -100,7 +100,7 @@ class Answers:
             session.journal.append("end", job=request.generation, how=type(event).__name__.lower())
         writing = session.ledger.end(request.generation)
         if writing is not None and not isinstance(event, Finished):
-            writing.cut_short(session.objects, is_whole=not isinstance(request, ask.ImportLabels))
+            writing.cut_short(session.objects, is_whole=not request.all_or_nothing)
         step = writing.step() if writing is not None else None
         if step is not None:
             session.history.push(step)

@@ -16,6 +16,7 @@ from typing import Any
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.errors import SessionError
 from napari_sam.io.labels import open_labels
+from napari_sam.session import requests as ask
 from napari_sam.session.codec import decode, unpack_region
 from napari_sam.session.history import (
     NOWHERE,
@@ -36,8 +37,6 @@ from napari_sam.session.objects import ObjectRecord
 
 LABELS = "labels.zarr"
 """Name of the label array in a session folder."""
-IMPORT = "ImportLabels"
-"""Kind of the request whose changes count only when all are there."""
 MADE_AGAIN = 256
 """So many of the last changes of labels are made again; one thread makes them, so more than one is generous."""
 
@@ -74,6 +73,22 @@ class Asked:
         return self.choices[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Work that had not come to its end.
+
+    Parameters
+    ----------
+    kind : str
+        Name of its request.
+    object_ids : tuple of int
+        The objects that it was about, as far as it was about any.
+    """
+
+    kind: str
+    object_ids: tuple[int, ...] = ()
+
+
 @dataclass(slots=True, eq=False)
 class OpenJob:
     """A job that had not ended: a step in the making, or an undo or redo (`forward`) of one."""
@@ -87,6 +102,18 @@ class OpenJob:
     def kind(self) -> str | None:
         """Name of the request that was carried out; None for a stroke, an undo or a redo."""
         return self.request["kind"] if self.request is not None else None
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The objects that its request names; none for labels that are copied or taken over."""
+        asked: Record = self.request or {}
+        parts = [asked, *asked.get("others", {}).get("items", ())]
+        return tuple(part["object_id"] for part in parts if "object_id" in part)
+
+    @property
+    def all_or_nothing(self) -> bool:
+        """Whether what it did counts only if it comes to its end."""
+        return self.kind is not None and bool(getattr(ask, self.kind).all_or_nothing)
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +142,7 @@ class Story:
     latest: dict[tuple[int, PlaneRef], int] = field(default_factory=dict)
     jobs: dict[int, OpenJob] = field(default_factory=dict)
     deltas: list[int] = field(default_factory=list)
-    interrupted: list[int] = field(default_factory=list)
+    interrupted: list[Interrupted] = field(default_factory=list)
     largest_label: int = 0
     last_job: int = 0
     n_steps: int = 0
@@ -226,7 +253,7 @@ class Story:
     def _on_end(self, at: int, record: Record) -> None:
         job = self.jobs.pop(record["job"], None)
         if job is not None and record["how"] != "finished":
-            job.writing.cut_short(self.objects, is_whole=job.kind != IMPORT)
+            job.writing.cut_short(self.objects, is_whole=not job.all_or_nothing)
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         self._apply(changes)
         if job is not None and job.step is None:
@@ -350,7 +377,7 @@ def mend_labels(labels: LabelArray, story: Story) -> None:
     journal = labels.journal
     for at in story.deltas:
         impose(labels, LabelDelta.from_json(journal.read(at)))
-    for number, job in sorted(story.jobs.items(), key=lambda item: item[1].kind == IMPORT):
+    for number, job in sorted(story.jobs.items(), key=lambda item: item[1].all_or_nothing):
         _finish(labels, number, job, story)
     while (step := story.history.next_undo) is not None and not step.is_whole:
         number = story.last_job + 1
@@ -398,7 +425,7 @@ def _finish(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None
     elif job.kind == "WriteLabels":
         _finish_writing(labels, number, job, story)
     elif job.request is not None:
-        story.interrupted.append(job.request.get("object_id", job.writing.object_id))
+        story.interrupted.append(Interrupted(str(job.kind), job.object_ids))
     changes = encode_changes(_corrections(job, story, journal))
     at = journal.append("end", job=number, how="interrupted", changes=changes)
     story.take(at, journal.read(at))

@@ -30,7 +30,7 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal, Record, read_journal
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta, impose
 from napari_sam.session.marks import Marks
-from napari_sam.session.recovery import IMPORT, LABELS, Story, read_region
+from napari_sam.session.recovery import LABELS, Story, read_region
 from napari_sam.session.report import write_report
 from napari_sam.session.restoring import Restored, restore_writes
 from napari_sam.session.worker import Job
@@ -124,7 +124,7 @@ class _Player:
         self.story.take(at, record)
         if event == "labels":
             self._make_labels(record)
-        elif event == "step" and (record.get("request") or {}).get("kind", IMPORT) != IMPORT:
+        elif event == "step" and record.get("request") is not None:
             self._begin(record)
         elif event in ("undo", "redo") and step is not None and record["job"] is not None:
             writes = self._own(step)
@@ -169,6 +169,8 @@ class _Player:
 
     def _begin(self, record: Record) -> None:
         request = record["request"]
+        if request["kind"] == ask.ImportLabels.__name__:  # the journal knows what came, not where from
+            return
         values = {name: decode(value, self._find) for name, value in request.items() if name != "kind"}
         kind = getattr(ask, request["kind"])
         made = kind(**values, labels=self._need_labels(), generation=record["job"])

@@ -46,6 +46,8 @@ class Request:
     generation: int = 0
     priority: ClassVar[Priority] = Priority.SETUP
     title: ClassVar[str] = "Working"
+    all_or_nothing: ClassVar[bool] = False
+    """Whether what it did is taken back if it does not come to its end."""
 
     @property
     def lane(self) -> str | None:
@@ -143,6 +145,7 @@ class ImportLabels(Request):
     offset: int
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Copying the labels"
+    all_or_nothing: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -306,6 +309,8 @@ class WriteLabels(Request):
 class TakeLabels(Request):
     """Look for objects in the labels; answers with Written, one an object and plane, that change nothing.
 
+    An object of which some planes are missing is of no use, so one that is cut short is taken back.
+
     Parameters
     ----------
     plane : PlaneRef
@@ -322,6 +327,7 @@ class TakeLabels(Request):
     skip: tuple[int, ...] = ()
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Taking objects from the labels"
+    all_or_nothing: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
