@@ -163,7 +163,7 @@ class Editing:
             return
         first = 1 + max(session.largest_label, *session.objects)
         edits = [
-            LabelEdit(plane, parts[0].get(plane, _empty(region)), record.object_id)
+            LabelEdit(plane, parts[0].get(plane, Region.empty(region.plane_shape)), record.object_id)
             for plane, region in written.items()
         ]
         changes: list[Change] = [_change(record, {"state": ObjectState.DRAFT, "anchors": {}})]
@@ -411,10 +411,6 @@ def _joined_marks(marks: Sequence[Marks]) -> Marks:
         np.concatenate([one.positive for one in marks]),
         tuple(shape for one in marks for shape in one.shapes),
     )
-
-
-def _empty(region: Region) -> Region:
-    return Region(region.plane_shape, (0, 0, 0, 0), region.crop[:0, :0])
 
 
 def _meets(region: Region, box_yxyx: BoxYXYX) -> bool:

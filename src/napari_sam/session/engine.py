@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import singledispatchmethod
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
@@ -454,8 +452,7 @@ def _seed(
 
 
 def _nothing(plane: PlaneRef, one: ask.Carried) -> LabelEdit:
-    shape = one.replaces[plane].plane_shape
-    return LabelEdit(plane, Region(shape, (0, 0, 0, 0), np.zeros((0, 0), bool)), one.object_id)
+    return LabelEdit(plane, Region.empty(one.replaces[plane].plane_shape), one.object_id)
 
 
 def _new_labels(request: ask.CreateLabels) -> object:

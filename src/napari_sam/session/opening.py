@@ -107,7 +107,7 @@ class Opening:
         session.objects.clear()
         session.objects.update(story.objects)
         session.history = story.history
-        session.writer.places = story.places
+        session.writer.remember(story.places)
         same_model = story.models[-1:] == [session.state.model]
         session.predictions.remember(story.asked() if same_model else {}, 1 + max(story.answers, default=0))
         session.orders.begin_after(story.last_job)
