@@ -245,3 +245,24 @@ def test_objects_that_are_being_made_of_labels_are_not_left_in_parts(desk):
     assert desk.session.history.next_undo.title == "copy labels"
     assert desk.session.history.next_redo is None
     np.testing.assert_array_equal(desk.labels, before)
+
+
+def test_painting_beside_copied_labels_makes_no_object_of_them(desk):
+    """Object 1 was only looked at before a label came that has its number."""
+    copy(desk)
+    assert 1 in desk.session.objects
+    desk.session.state.object_id = 6
+    diagonal = np.arange(2, 15)  # from one side of label 1 to the other
+    desk.session.hand.editable()[np.full(13, 3), diagonal, diagonal] = 6
+    desk.session.hand.finish()
+    desk.settle()
+    for _ in range(2):
+        assert desk.session.objects[1].is_empty
+        desk.session.undo()
+        desk.settle()
+        desk.session.redo()
+        desk.settle()
+    desk.session.show(PlaneRef(0, 3))
+    desk.session.editing.take_labels()
+    desk.settle()
+    assert len(desk.session.objects[1].written) == 40

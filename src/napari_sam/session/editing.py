@@ -24,7 +24,7 @@ from napari_sam.session import object_jobs as jobs
 from napari_sam.session import requests as ask
 from napari_sam.session.history import Change, MarksChange, RecordChange
 from napari_sam.session.marks import Marks, marked_planes, marks_on_plane, marks_space
-from napari_sam.session.objects import Colour, ObjectRecord, ObjectState
+from napari_sam.session.objects import Colour, ObjectRecord, ObjectState, is_copied
 from napari_sam.session.resolve import Blocked, Snapshot, parallel, resolve
 from napari_sam.session.state import OverlapPolicy
 
@@ -202,7 +202,10 @@ class Editing:
             )
         elif largest:
             session.note_label(offset + largest)
-            request = ask.ImportLabels(labels=session.labels, source=source, offset=offset)
+            session.copied.append((offset + 1, offset + largest))
+            request = ask.ImportLabels(
+                labels=session.labels, source=source, offset=offset, largest=offset + largest
+            )
             session.writer.order("copy labels", request)
 
     def take_labels(self, wanted: Collection[int] | None = None) -> None:
@@ -327,6 +330,8 @@ class Editing:
     def follow_values(self, plane: PlaneRef, box_yxyx: BoxYXYX, values: Array) -> tuple[ObjectRecord, ...]:
         """Know what objects are in a box of a plane now that something else than the session wrote to it.
 
+        Labels that were copied are no objects as long as nobody has made them so.
+
         Returns
         -------
         tuple of ObjectRecord
@@ -338,6 +343,8 @@ class Editing:
         for record in list(session.objects.values()):
             old = record.written.get(plane)
             if record.object_id not in present and (old is None or not _meets(old, box_yxyx)):
+                continue
+            if record.is_empty and is_copied(record.object_id, session.copied):
                 continue
             shape = old.plane_shape if old is not None else self._plane_shape(plane)
             mask = np.zeros(shape, bool) if old is None else old.mask

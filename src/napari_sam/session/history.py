@@ -22,6 +22,8 @@ from napari_sam.session.marks import Marks
 
 NOWHERE = -1
 """Place in the journal of what was never written."""
+COPIED = -1
+"""Stands for an object where labels from elsewhere were written."""
 RUN = 1024
 """Changes of labels that are packed together."""
 
@@ -86,7 +88,7 @@ class LabelWrite:
     plane : PlaneRef
         Which plane.
     object_id : int
-        Whose mask was written; 0 for an edit by hand.
+        Whose mask was written; 0 for an edit by hand, COPIED for labels from elsewhere, which change no object.
     before : int
         Where in the journal the mask is kept that the object had there before; NOWHERE if it had none.
     """
@@ -110,7 +112,7 @@ class Writes:
     Attributes
     ----------
     object_ids : set of int
-        Whose masks were written; without edits by hand.
+        Whose masks were written.
     """
 
     def __init__(self, writes: Iterable[LabelWrite] = ()) -> None:
@@ -127,7 +129,7 @@ class Writes:
             (write.at, write.before, write.object_id, plane.axis, plane.index, plane.level, plane.time)
         )
         self._count += 1
-        if write.object_id:
+        if write.object_id > 0:
             self.object_ids.add(write.object_id)
         if len(self._last) >= 7 * RUN:
             self.pack()

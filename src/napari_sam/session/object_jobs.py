@@ -22,7 +22,7 @@ from napari_sam.io.labels import CHUNK_SIDE
 from napari_sam.propagation.carry import carried_prompts
 from napari_sam.propagation.fronts import closest
 from napari_sam.propagation.settings import PropagationSettings
-from napari_sam.session.history import LabelWrite
+from napari_sam.session.history import COPIED, LabelWrite
 from napari_sam.session.labels import (
     MOST_VOXELS,
     RUN_PLANES,
@@ -116,9 +116,9 @@ def copy_labels(labels: LabelArray, source: Any, offset: int, job: int) -> Itera
             moved = found.astype(before.dtype) + before.dtype.type(offset)
             after = np.where((before == 0) & (found != 0), moved, before)
             for delta in deltas_between(before[None], after[None], (t, z, y, 0), labels.level):
-                kept = Kept(labels.journal, job)
+                kept = Kept(labels.journal, job, COPIED)
                 kept(delta)
-                writes.append(LabelWrite(kept.at, delta.plane))
+                writes.append(LabelWrite(kept.at, delta.plane, COPIED))
                 y0, x0, y1, x1 = delta.box_yxyx
                 values = after[delta.plane.index - z, y0 - y : y1 - y, x0:x1]
                 changes.append(LabelChange(delta.plane, delta.box_yxyx, values))

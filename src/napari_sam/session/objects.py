@@ -250,6 +250,11 @@ class ObjectRecord:
             self.written[plane] = region if isinstance(region, PackedRegion) else PackedRegion.of(region)
 
 
+def is_copied(label: int, copied: Iterable[tuple[int, int]]) -> bool:
+    """Whether a label is in one of these ranges (both ends included) that were copied from elsewhere."""
+    return any(first <= label <= last for first, last in copied)
+
+
 def summarise(record: ObjectRecord) -> ObjectSummary:
     """Count and measure what a record holds."""
     n_prompts = len(record.marks.points) + len(record.marks.shapes)

@@ -83,6 +83,7 @@ class Opening:
         self.note_model()
         session.orders.submit(ask.UseVolume(volume=volume, journal=session.journal, known=story.digests))
         session.enter(volume)
+        session.copied = story.copied
         session.largest_label = max(session.largest_label, story.largest_label)
         if recovered.labels is None:
             self._make_labels(flat=bool(story.labels.get("flat")))

@@ -33,7 +33,7 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal, Record
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta, apply_edit, impose, restore
 from napari_sam.session.marks import Marks
-from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.objects import ObjectRecord, is_copied
 
 LABELS = "labels.zarr"
 """Name of the label array in a session folder."""
@@ -144,6 +144,7 @@ class Story:
     deltas: list[int] = field(default_factory=list)
     interrupted: list[Interrupted] = field(default_factory=list)
     largest_label: int = 0
+    copied: list[tuple[int, int]] = field(default_factory=list)
     last_job: int = 0
     n_steps: int = 0
     ended: str = ""
@@ -232,6 +233,9 @@ class Story:
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         self._apply(changes)
         writing = Writing(record["title"], record["object"], changes)
+        request = record.get("request") or {}
+        if request.get("kind") == ask.ImportLabels.__name__:
+            self.copied.append((request["offset"] + 1, request["largest"]))
         if record.get("job") is None:
             self._push(writing)
         else:
@@ -247,7 +251,7 @@ class Story:
         plane, object_id = PlaneRef(*record["plane"]), record["object"]
         before = self.places.get((object_id, plane), NOWHERE)
         job.writing.writes.append(LabelWrite(at, plane, object_id, before))
-        if object_id:
+        if object_id > 0:
             self._place(object_id, plane, at, record["region"])
 
     def _on_end(self, at: int, record: Record) -> None:
@@ -284,7 +288,7 @@ class Story:
         for write in step.writes if forward else reversed(step.writes):
             key = write.object_id, write.plane
             place = write.at if forward else write.before
-            if write.object_id and place != NOWHERE:
+            if write.object_id > 0 and place != NOWHERE:
                 self.places[key] = place
             else:
                 self.places.pop(key, None)
@@ -442,9 +446,15 @@ def _finish_restoring(labels: LabelArray, number: int, job: OpenJob) -> None:
 def _corrections(job: OpenJob, story: Story, journal: Journal) -> list[RecordChange]:
     """Planes that an unfinished stroke by hand made the user's own."""
     touched: dict[int, set[PlaneRef]] = {}
+    there = {object_id for object_id, _ in story.places}
+    known = {
+        i
+        for i, record in story.objects.items()
+        if i in there or not record.marks.is_empty or not is_copied(i, story.copied)
+    }
     for write in job.writing.writes if job.step is None and job.request is None else ():
         _, before, after = LabelDelta.from_json(journal.read(write.at)).unpacked()
-        for object_id in {*before.tolist(), *after.tolist()} & story.objects.keys():
+        for object_id in {*before.tolist(), *after.tolist()} & known:
             touched.setdefault(object_id, set()).add(write.plane)
     return [
         RecordChange(i, {}, {"corrected": tuple(sorted({*story.objects[i].corrected, *planes}))})

@@ -138,11 +138,14 @@ class ImportLabels(Request):
         (T, Z, Y, X) integers.
     offset : int
         Added to every label.
+    largest : int
+        What that gives at most.
     """
 
     labels: LabelArray
     source: Any
     offset: int
+    largest: int
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Copying the labels"
     all_or_nothing: ClassVar[bool] = True

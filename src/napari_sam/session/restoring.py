@@ -63,7 +63,7 @@ def _restored(
 ) -> Restored:
     """Say which mask the object has now."""
     at = write.at if forward else write.before
-    if not write.object_id or at == NOWHERE:
+    if write.object_id <= 0 or at == NOWHERE:
         return Restored(write, change, None, NOWHERE)
     kept = record if forward else journal.read(at)
     region = unpack_region(kept["region"])

@@ -122,6 +122,7 @@ class Session:
         self.model_error: Exception | None = None
         self.ledger = Ledger()
         self.largest_label = 0
+        self.copied: list[tuple[int, int]] = []
         self.closed = False
         self._folder = Path(folder)
         self._dispatch = dispatch
@@ -227,6 +228,7 @@ class Session:
         self.writer.forget()
         self.objects.clear()
         self.encoded.clear()
+        self.copied.clear()
         self.history.clear()
         self.changed.emit()
 

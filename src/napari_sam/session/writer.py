@@ -147,11 +147,11 @@ class Writer:
     def take_restored(self, restored: Restored) -> None:
         """Note that a change of labels was taken back or made again."""
         write = restored.write
-        if write.object_id:
+        if write.object_id > 0:
             record = self._session.object(write.object_id)
             self.set_written(record, write.plane, restored.region, restored.at)
             record.set_score(write.plane, restored.score)
-        if not write.object_id or write.plane in record.corrected:
+        if write.object_id == 0 or (write.object_id > 0 and write.plane in record.corrected):
             self._follow(restored)
 
     def set_written(self, record: ObjectRecord, plane: PlaneRef, region: Region | None, at: int) -> None:
