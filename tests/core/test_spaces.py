@@ -16,6 +16,7 @@ from napari_sam.core.spaces import (
     ModelSpace,
     VolumeSpace,
     layer_affine,
+    level_geometry,
     nearest_index,
     resized_shape,
 )
@@ -372,3 +373,21 @@ def test_a_click_in_the_world_gives_the_mask_of_what_was_clicked(layer, order, a
     middle = (np.array(truth.image.shape) - 1) / 2
     middle[axis] = plane.index
     np.testing.assert_allclose(back, middle, atol=1e-6)
+
+
+@given(
+    st.tuples(*[st.sampled_from([1, 2, 4])] * 3),
+    st.tuples(*[st.floats(0.1, 9.0)] * 3),
+    st.tuples(*[st.floats(-9.0, 9.0)] * 3),
+)
+def test_the_first_voxel_of_a_level_begins_where_that_of_level_0_begins(factor, spacing, translate):
+    fine = np.zeros((8, 8, 8), np.uint8)
+    coarse = fine[:: factor[0], :: factor[1], :: factor[2]]
+    volume = ArrayVolume(
+        fine, levels=[coarse], spacing_zyx=spacing, translate_zyx=translate, unit="micrometer"
+    )
+    found = level_geometry(volume, 1)
+    np.testing.assert_allclose(found["spacing_zyx"], np.multiply(spacing, factor))
+    edge = np.subtract(found["translate_zyx"], np.divide(found["spacing_zyx"], 2))
+    np.testing.assert_allclose(edge, np.subtract(translate, np.divide(spacing, 2)), atol=1e-9)
+    assert found["unit"] == "micrometer"

@@ -13,7 +13,7 @@ from napari_sam.core.arrays import frozen_array
 from napari_sam.core.contrast import Contrast
 from napari_sam.core.keys import EmbeddingKey, digest_array
 from napari_sam.core.models import ModelSpec
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import PackedRegion, PlaneRef, Region
 from napari_sam.core.prompts import PromptSet, merge_prompts
 from napari_sam.core.results import (
     EncodeEvent,
@@ -100,6 +100,23 @@ def test_a_region_does_not_keep_the_plane_alive() -> None:
     mask[3:5, 4:6] = True
     mask.flags.writeable = False
     assert Region.from_mask(mask).crop.base is None
+
+
+@given(masks, masks)
+def test_a_packed_region_is_the_same_region(first, second):
+    region, other = Region.from_mask(first), Region.from_mask(second)
+    packed = PackedRegion.of(region)
+    assert isinstance(packed, Region)
+    assert (packed.plane_shape, packed.box_yxyx, packed.area) == (
+        region.plane_shape,
+        region.box_yxyx,
+        region.area,
+    )
+    np.testing.assert_array_equal(packed.mask, first)
+    assert packed.iou(other) == other.iou(packed) == region.iou(other)
+    assert not packed.crop.flags.writeable
+    again = replace(packed, box_yxyx=other.box_yxyx, crop=other.crop)
+    np.testing.assert_array_equal(again.mask, second)
 
 
 @pytest.mark.parametrize("box", [(0, 0, 2, 3), (-1, 0, 1, 2), (8, 0, 10, 2), (0, 10, 2, 12), (2, 2, 0, 0)])
@@ -313,6 +330,7 @@ PLANE = PlaneRef(1, 2, 3, 4)
 VALUES = [
     PLANE,
     Region.from_mask(np.eye(4)),
+    PackedRegion.of(Region.from_mask(np.eye(4))),
     PromptSet([(1, 2)], [True], (0, 0, 2, 2), np.eye(4), np.zeros((2, 2))),
     PromptSet([(1, 2)]),
     example_key(),

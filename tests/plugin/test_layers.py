@@ -114,18 +114,38 @@ def test_a_points_layer_of_the_users_is_adopted(widget, wait):
     assert mine in widget.viewer.layers
 
 
-def test_a_labels_layer_of_the_users_is_adopted_and_its_ids_are_respected(widget, wait):
+def test_what_is_in_a_labels_layer_of_the_users_is_copied_and_the_layer_stays_as_it_is(widget, wait):
     data = np.zeros(PHANTOM.labels.shape, np.uint16)
     data[2, 5:9, 5:9] = 11
-    mine = widget.viewer.add_labels(data, name="mine")
+    data[8, 1:3, 1:3] = 4
+    mine = widget.viewer.add_labels(data.copy(), name="mine")
     widget.controller.adopt(mine)
     wait(widget)
+    shown = widget.controller.layers.labels
+    assert not mine.visible
+    np.testing.assert_array_equal(shown._slice.image.raw, data[8])
     click(widget, wait)
     assert widget.session.state.object_id == 12
     widget.session.commit()
     wait(widget)
-    np.testing.assert_array_equal(data[8] == 12, PHANTOM.labels[8] > 0)
-    np.testing.assert_array_equal(mine._slice.image.raw == 12, PHANTOM.labels[8] > 0)
+    np.testing.assert_array_equal(shown._slice.image.raw == 12, PHANTOM.labels[8] > 0)
+    np.testing.assert_array_equal(mine.data, data)
+    widget.session.undo()
+    widget.session.undo()
+    widget.session.undo()
+    wait(widget)
+    assert not widget.session.labels.array[:].any()
+
+
+def test_copied_labels_are_seen_along_any_axis(widget, wait, qtbot):
+    widget.viewer.dims.order = (2, 0, 1)
+    widget.viewer.dims.set_point(2, 30)
+    data = np.zeros(PHANTOM.labels.shape, np.uint16)
+    data[:, 5:9, 28:32] = 3
+    widget.controller.adopt(widget.viewer.add_labels(data, name="mine"))
+    wait(widget)
+    shown = widget.controller.layers.labels
+    qtbot.waitUntil(lambda: (shown._slice.image.raw == data[:, :, 30]).all(), timeout=5000)
 
 
 def test_labels_that_do_not_fit_are_refused_with_a_reason(widget):

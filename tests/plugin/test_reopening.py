@@ -5,6 +5,8 @@ import pytest
 import tifffile
 
 from napari_sam.plugin import SegmentWidget
+from napari_sam.plugin.reopening import interrupted_text
+from napari_sam.session.recovery import Interrupted
 from napari_sam.testing.phantoms import ball_volume
 
 pytestmark = pytest.mark.gui
@@ -99,26 +101,19 @@ def test_a_session_folder_opens_its_image_file(cache, segment, wait, backend, tm
     assert again.session.close(timeout=10)
 
 
-def test_strokes_in_a_layer_of_mine_are_steps(segment, wait):
-    widget = segment(PHANTOM.image, name="cells")
-    data = np.zeros(PHANTOM.image.shape, np.uint16)
-    mine = widget.viewer.add_labels(data, name="mine")
-    widget.controller.adopt(mine)
-    wait(widget)
-    mine.brush_size = 5
-    mine.paint((3, 10, 10), 2)
-    wait(widget)
-    mine.paint((3, 11, 11), 3)
-    painted = data.copy()
-    assert painted.any()
-    wait(widget)
-    widget.session.undo()
-    wait(widget)
-    assert sorted(np.unique(data)) == [0, 2]
-    widget.session.undo()
-    wait(widget)
-    assert not data.any()
-    widget.session.redo()
-    widget.session.redo()
-    wait(widget)
-    np.testing.assert_array_equal(data, painted)
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (
+            Interrupted("Propagate", (3,)),
+            "The propagation of object 3 was interrupted: do it again to finish it",
+        ),
+        (Interrupted("Propagate", (1, 2)), "of objects 1, 2 was interrupted: do it again to finish them"),
+        (Interrupted("Refine", (4,)), "The refinement of object 4 was interrupted"),
+        (Interrupted("AgreeAlongAxes", (4,)), "Carrying object 4 along all three axes was interrupted"),
+        (Interrupted("TakeLabels"), "taken back: press Objects from labels again"),
+        (Interrupted("ImportLabels"), "taken back: press Use selected layer again"),
+    ],
+)
+def test_what_was_interrupted_is_said_with_its_objects(found, words):
+    assert words in interrupted_text(found)

@@ -1,10 +1,12 @@
 """Whole objects: named, merged, split, taken from labels, carried together, undone in one step."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import zarr
 
-from napari_sam.core.planes import PlaneRef
+from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.io.label_source import label_properties
 from napari_sam.io.volume import open_volume
 from napari_sam.session.marks import Marks
@@ -358,3 +360,24 @@ def test_saved_labels_tell_of_their_objects(two, tmp_path):
     assert "name" not in known[2]
     entry = zarr.open_group(tmp_path / "balls.ome.zarr", mode="r").attrs["ome"]["image-label"]
     assert entry["colors"] == [{"label-value": 2, "rgba": [255, 128, 0, 255]}]
+
+
+def test_many_objects_take_little_memory_and_an_order_looks_only_at_its_own(empty_desk):
+    """500 objects of 60 x 60 pixels in 20 planes: 3600 bytes each as they come, 450 packed."""
+    session = empty_desk.session
+    disc = np.hypot(*np.mgrid[-30:30, -30:30]) < 30
+    session.use_volume(ArrayVolume(np.zeros((20, 70, 70), np.uint8)))
+    empty_desk.settle()
+    tracemalloc.start()
+    for object_id in range(1, 501):
+        record = session.object(object_id)
+        for z in range(20):
+            region = Region((70, 70), (5, 5, 65, 65), disc.copy())
+            session.writer.set_written(record, PlaneRef(0, z), region, 20 * object_id + z)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 500 * 20 * 1300
+    np.testing.assert_array_equal(record.written[PlaneRef(0, 7)].crop, disc)
+    encoded = session.writer.encoded(dict(session.objects[3].written), [3])
+    assert [value["at"] for _, value in encoded["items"]] == list(range(60, 80))
+    assert len(session.writer._origins([3])) == 20

@@ -4,7 +4,7 @@ import numpy as np
 
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import LabelEdit
-from napari_sam.session.history import History, MarksChange, Step
+from napari_sam.session.history import NOWHERE, History, LabelWrite, MarksChange, Step, Writes, Writing
 from napari_sam.session.marks import Marks
 from napari_sam.testing.phantoms import ball_volume
 from napari_sam.testing.sessions import Desk, Script
@@ -36,13 +36,49 @@ def test_a_new_step_ends_what_could_be_redone():
     assert history.next_undo.object_id == 2
 
 
-def test_memory_is_bounded_and_the_last_step_is_kept():
-    history = History(max_bytes=1000)
+def test_memory_is_bounded_but_for_the_last_steps():
+    history = History(max_bytes=5000, min_steps=3)
     for number in range(10):
-        history.push(step(number, points=20))
-    assert len(history) == 1
-    history.push(step(11, points=1000))
-    assert history.next_undo.object_id == 11
+        history.push(step(number, points=1))
+    assert len(history) == 10
+    for number in range(10):
+        history.push(step(number, points=200))
+    assert len(history) == 3
+    assert history.next_undo.object_id == 9
+
+
+def test_writes_are_what_was_put_in():
+    rng = np.random.default_rng(0)
+    known = [
+        LabelWrite(at, PlaneRef(int(rng.integers(3)), int(rng.integers(9999)), at % 3, at % 5), *more)
+        for at, more in enumerate([(0, NOWHERE), (7, 2**40), (2**32 - 1, 3)] * 900)
+    ]
+    for n in (0, 1, 1023, 1024, 1025, 2700):
+        writes = Writes(known[:n])
+        assert list(writes) == known[:n]
+        assert list(reversed(writes)) == known[:n][::-1]
+        writes.pack()
+        writes.extend(known[n:])
+        assert len(writes) == 2700
+        assert list(writes) == known
+        assert list(reversed(writes)) == known[::-1]
+        assert writes.object_ids == {7, 2**32 - 1}
+
+
+def test_a_hundred_propagations_of_many_objects_in_many_planes_can_be_undone():
+    """24 objects in 500 planes, a step each time, at places as a journal has them."""
+    rng = np.random.default_rng(0)
+    n_objects, n_planes = 24, 500
+    places = np.cumsum(rng.integers(300, 900, n_objects * n_planes)).tolist()
+    writing = Writing("propagation", 1)
+    for number, at in enumerate(places):
+        plane, object_id = PlaneRef(0, number // n_objects), 1 + number % n_objects
+        writing.writes.append(LabelWrite(at + 10**9, plane, object_id, at))
+    history, step = History(min_steps=1), writing.step()
+    for _ in range(120):
+        history.push(step)
+    assert len(history) == 120
+    assert step.nbytes < 12 * n_objects * n_planes
 
 
 def test_the_number_of_steps_is_bounded():

@@ -14,10 +14,11 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from scipy import ndimage
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import SessionWarning
-from napari_sam.session import engine, orders, recovery
+from napari_sam.session import engine, object_jobs, orders, recovery
 from napari_sam.session.labels import LabelArray, LabelDelta, impose
 from napari_sam.session.marks import Marks
 from napari_sam.session.session import Session
@@ -93,20 +94,29 @@ class SessionMachine(RuleBasedStateMachine):
         self.patch.setattr(orders, "InferenceThread", Inline)
         self.patch.setattr(engine, "_new_labels", self._new_labels)
         self.patch.setattr(recovery, "open_labels", lambda path: self.disk)
+        self.patch.setattr(object_jobs, "RUN_PLANES", 2)
 
     def _new_labels(self, request):
         request.path.mkdir()
         (request.path / "zarr.json").touch()
         return self.disk
 
-    @initialize()
-    def begin(self):
+    @initialize(planes=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=3), max_size=3))
+    def begin(self, planes):
+        """An image, and objects kept in these planes each; two of the things in the image are often one object."""
         self.session = self._new_session()
         self.session.use_volume(ArrayVolume(IMAGE))
         self.session.show(PlaneRef(0, 1))
         self.labels = np.zeros(SHAPE, np.uint16)
-        self.marks, self.written = {}, {}
+        self.marks, self.written, self.names = {}, {}, {}
         self.undone, self.done = [], []
+        self.copied = set()
+        for number, indices in enumerate(planes):
+            self.choose(number + 1)
+            for z in indices:
+                self.click(z, SPOTS[(number + z) % 3], True)
+            if self.session.record.pending:
+                self.keep(None)
 
     def _new_session(self):
         session = Session(FakeBackend(), lambda function: function(), self.root / "session")
@@ -117,37 +127,59 @@ class SessionMachine(RuleBasedStateMachine):
     # The model
 
     def _copy(self):
-        return deepcopy((self.labels, self.marks, self.written))
+        return deepcopy((self.labels, self.marks, self.written, self.names))
+
+    def _take(self, copy):
+        self.labels, self.marks, self.written, self.names = copy
 
     def _step(self):
         """Call before the model changes."""
         self.done.append(self._copy())
         self.undone.clear()
 
-    def _put(self, label, z, mask):
+    def _put(self, label, z, mask, protects=True):
         plane = self.labels[z]
         old = self.written.pop((label, z), None)
         if old is not None:
             plane[old & (plane == label)] = 0
         if mask.any():
             free = (plane == 0) | (plane == label)
-            plane[mask & (free if self._protects else True)] = label
+            plane[mask & (free if protects else True)] = label
             self.written[label, z] = mask
 
-    @property
-    def _protects(self):
-        return self.session.state.policy is OverlapPolicy.BACKGROUND_ONLY
+    def _planes(self, object_id):
+        return {z: mask for (label, z), mask in self.written.items() if label == object_id}
+
+    def _is_usable(self, label):
+        """Nobody works with a number that was copied from elsewhere before it is an object."""
+        return label not in self.copied or bool(self._planes(label))
+
+    def _there(self):
+        """The objects that are there."""
+        return sorted({*(i for i, _ in self.written), *(i for i, marks in self.marks.items() if marks)})
+
+    def _parts(self, object_id):
+        """(Z, Y, X) numbers of the connected parts of an object, and how many there are."""
+        block = np.zeros(SHAPE, bool)
+        for z, mask in self._planes(object_id).items():
+            block[z] = mask
+        return ndimage.label(block, np.ones((3, 3, 3)))
+
+    def _splittable(self):
+        return [i for i in sorted({i for i, _ in self.written}) if self._parts(i)[1] > 1]
 
     # What a user does
 
-    @rule(object_id=st.integers(1, 3))
+    @rule(object_id=st.integers(1, 5))
     def choose(self, object_id):
-        self.session.state.object_id = object_id
+        if self._is_usable(object_id):
+            self.session.state.object_id = object_id
 
     @rule(policy=st.sampled_from(OverlapPolicy))
     def protect(self, policy):
         self.session.state.policy = policy
 
+    @precondition(lambda self: self._is_usable(self.session.state.object_id))
     @rule(z=st.integers(0, 3), spot=st.sampled_from(SPOTS), positive=st.booleans())
     def click(self, z, spot, positive):
         self._step()
@@ -163,7 +195,8 @@ class SessionMachine(RuleBasedStateMachine):
         self._step()
         object_id = self.session.state.object_id
         for plane, region in self.session.record.pending.items():
-            self._put(object_id, plane.index, region.mask)
+            protects = self.session.state.policy is OverlapPolicy.BACKGROUND_ONLY
+            self._put(object_id, plane.index, region.mask, protects)
         self._perhaps_killed(self.session.commit, kill_after)
 
     @precondition(lambda self: not self.session.record.is_empty)
@@ -181,11 +214,11 @@ class SessionMachine(RuleBasedStateMachine):
         thickness=st.integers(1, 2),
         y=st.integers(0, 6),
         x=st.integers(0, 6),
-        label=st.integers(0, 3),
+        label=st.integers(0, 5),
         killed=st.booleans(),
     )
     def paint(self, z, thickness, y, x, label, killed):
-        if label not in self.session.objects:
+        if label not in self.session.objects or not self._is_usable(label):
             label = 0  # nobody paints the label of an object that comes later: it gets another one
         where = slice(z, z + thickness), slice(y, y + 3), slice(x, x + 3)
         if (self.labels[where] != label).any():
@@ -204,33 +237,125 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.session.marks.is_empty)
     @rule(kill_after=st.none() | st.integers(0, 3))
     def propagate(self, kill_after):
-        before, others = self._copy(), self.labels.copy()
-        object_id = self.session.state.object_id
-        others[others == object_id] = 0
-        steps = len(self.session.history)
-        self._perhaps_killed(self.session.propagate, kill_after, check=False)
+        self._changes_only([self.session.state.object_id], self.session.propagate, kill_after)
+
+    @precondition(lambda self: len(self._there()) > 1)
+    @rule(data=st.data(), kill_after=st.none() | st.integers(0, 5))
+    def propagate_several(self, data, kill_after):
+        object_ids = data.draw(st.lists(st.sampled_from(self._there()), min_size=2, unique=True))
+        self._changes_only(object_ids, lambda: self.session.propagate_objects(object_ids), kill_after)
+
+    @precondition(lambda self: self.written)
+    @rule(data=st.data(), kill_after=st.none() | st.integers(0, 1))
+    def refine(self, data, kill_after):
+        object_id = data.draw(st.sampled_from(self._there()))
+        self._changes_only([object_id], lambda: self.session.editing.refine(object_id), kill_after)
+
+    def _changes_only(self, object_ids, action, kill_after=None):
+        """What the model finds is not foretold, but no other object loses or gains a voxel."""
+        before, steps = self._copy(), self.session.history.next_undo
+        self._perhaps_killed(action, kill_after)
         now = self.disk.values
-        if self._protects:
-            np.testing.assert_array_equal(np.where(others > 0, now, 0), others)
-        assert set(np.unique(now[now != self.labels])) <= {0, object_id}
-        if len(self.session.history) > steps:
+        np.testing.assert_array_equal(
+            *(np.where(np.isin(one, [0, *object_ids]), 0, one) for one in (now, self.labels))
+        )
+        if self.session.history.next_undo is not steps:
             self.done.append(before)
             self.undone.clear()
         self.labels = now.copy()
         self.written = self._found()
 
+    @rule(object_id=st.integers(1, 5), name=st.sampled_from(["", "cell", "nucleus"]))
+    def rename(self, object_id, name):
+        if object_id in self.session.objects and self.names.get(object_id, "") != name:
+            self._step()
+            self.names[object_id] = name
+        self.session.editing.rename(object_id, name)
+
+    @precondition(lambda self: len(self._there()) > 1)
+    @rule(data=st.data(), kill_after=st.none() | st.integers(0, 5))
+    def merge(self, data, kill_after):
+        goal, *others = data.draw(st.lists(st.sampled_from(self._there()), min_size=1, max_size=3))
+        found = [i for i in dict.fromkeys(others) if i != goal]
+        if found:
+            self._step()
+            united = {}
+            for other in found:
+                for z, mask in self._planes(other).items():
+                    united[z] = united.get(z, False) | mask
+            everything = {z: mask | self._planes(goal).get(z, False) for z, mask in united.items()}
+            for (
+                z,
+                mask,
+            ) in everything.items():  # whoever of them has a voxel that any of them covers gives it away
+                self.labels[z][mask & np.isin(self.labels[z], found)] = 0
+            for key in [key for key in self.written if key[0] in found]:
+                del self.written[key]
+            for z, mask in everything.items():
+                self._put(goal, z, mask)
+            points = [point for i in (goal, *found) for point in self.marks.pop(i, [])]
+            self.marks[goal] = points
+        self._perhaps_killed(lambda: self.session.editing.merge(goal, others), kill_after)
+
+    @precondition(lambda self: self._splittable())
+    @rule(data=st.data(), kill_after=st.none() | st.integers(0, 5))
+    def split(self, data, kill_after):
+        object_id = data.draw(st.sampled_from(self._splittable()))
+        parts, _ = self._parts(object_id)
+        self._step()
+        order = 1 + np.argsort(-np.bincount(parts.ravel())[1:], kind="stable")
+        first = 1 + max(self.session.largest_label, *self.session.objects)
+        for z in list(self._planes(object_id)):
+            self._put(object_id, z, parts[z] == order[0])
+        for number, part in enumerate(order[1:]):
+            for z in np.flatnonzero((parts == part).any((1, 2))).tolist():
+                self._put(first + number, z, parts[z] == part)
+            if self.names.get(object_id):
+                self.names[first + number] = f"{self.names[object_id]} ({number + 2})"
+        self._perhaps_killed(lambda: self.session.editing.split_components(object_id), kill_after)
+
+    @rule(
+        boxes=st.lists(st.tuples(*[st.integers(0, 7)] * 2, st.integers(1, 2)), min_size=1, max_size=2),
+        kill_after=st.none() | st.integers(0, 1),
+    )
+    def copy_labels(self, boxes, kill_after):
+        source = np.zeros((1, *SHAPE), np.uint8)
+        for y, x, label in boxes:
+            source[0, :, y : y + 2, x : x + 2] = label
+        offset = self.session.next_free_id - 1
+        after = np.where((self.labels == 0) & (source[0] > 0), source[0] + offset, self.labels)
+        is_changed = (after != self.labels).any()
+        before = self._copy()
+        was_killed = self._perhaps_killed(lambda: self.session.editing.import_labels(source), kill_after)
+        if is_changed:
+            self.undone.clear()
+        if is_changed and not was_killed:  # else there is nothing of it
+            self.done.append(before)
+            self.labels = after
+        self.copied |= {offset + label for label in range(1, int(source.max()) + 1)}
+
+    @precondition(lambda self: not set(np.unique(self.labels)) <= {0, *(i for i, _ in self.written)})
+    @rule()
+    def take_labels(self):
+        known = {label for label, _ in self.written}
+        self._changes_only([], self.session.editing.take_labels)
+        for label in set(np.unique(self.labels).tolist()) - known - {0}:
+            for z, mask in self._planes(label).items():
+                np.testing.assert_array_equal(mask, self.labels[z] == label)
+            assert len(self._planes(label)) == (self.labels == label).any((1, 2)).sum()
+
     @rule(kill_after=st.none() | st.integers(0, 2))
     def undo(self, kill_after):
         if self.done:
             self.undone.append(self._copy())
-            self.labels, self.marks, self.written = self.done.pop()
+            self._take(self.done.pop())
         self._perhaps_killed(self.session.undo, kill_after)
 
     @rule(kill_after=st.none() | st.integers(0, 2))
     def redo(self, kill_after):
         if self.undone:
             self.done.append(self._copy())
-            self.labels, self.marks, self.written = self.undone.pop()
+            self._take(self.undone.pop())
         self._perhaps_killed(self.session.redo, kill_after)
 
     @rule(cut=st.integers(0, 60))
@@ -245,7 +370,8 @@ class SessionMachine(RuleBasedStateMachine):
 
     # Dying and coming back
 
-    def _perhaps_killed(self, action, kill_after, check=True):
+    def _perhaps_killed(self, action, kill_after):
+        """Do something, and die before one of its writes; whether it came to that."""
         self.disk.writes_left = kill_after
         try:
             action()
@@ -253,7 +379,10 @@ class SessionMachine(RuleBasedStateMachine):
             self.disk.writes_left = None
             self.session.journal.close()
             self._reopen()
-        self.disk.writes_left = None
+            return True
+        finally:
+            self.disk.writes_left = None
+        return False
 
     def _reopen(self):
         active, policy = self.session.state.object_id, self.session.state.policy
@@ -291,6 +420,9 @@ class SessionMachine(RuleBasedStateMachine):
         assert all((found[key] == mask).all() for key, mask in wanted.items())
         marks = {r.object_id: r.marks.points.tolist() for r in self.session.objects.values()}
         assert {k: v for k, v in marks.items() if v} == {k: v for k, v in self.marks.items() if v}
+        names = {r.object_id: r.name for r in self.session.objects.values() if r.name}
+        assert names == {k: v for k, v in self.names.items() if v}
+        self.written = self._found()  # what a mask covers that is another object's now is not looked at
 
     @invariant()
     def undo_and_redo_reach_as_far(self):

@@ -22,7 +22,7 @@ from napari_sam.session.finding import find_sessions, session_info
 from napari_sam.session.image import ImageRef
 from napari_sam.session.labels import LabelArray, LabelDelta, impose
 from napari_sam.session.marks import Marks
-from napari_sam.session.recovery import recover
+from napari_sam.session.recovery import Interrupted, recover
 from napari_sam.session.restoring import restore_writes
 from napari_sam.session.state import OverlapPolicy
 from napari_sam.testing.fakes import ArrayVolume
@@ -254,3 +254,68 @@ def test_a_torn_last_record_is_said_and_the_rest_is_there(tmp_path):
     assert [s.title for s in recovered.story.history._done] == ["prompt", "keep"]
     recovered.journal.close()
     assert session_info(tmp_path / "one").n_steps == 2
+
+
+def killed_at_its_third_change(desk, order):
+    """Give an order, and leave what a process does that is killed once three changes are in the journal."""
+    journal, append, left_over = desk.session.journal, desk.session.journal.append, [3]
+
+    def dying(event, **values):
+        if event == "delta":
+            left_over[0] -= 1
+        if left_over[0] < 0:
+            journal.close()
+        return append(event, **values)
+
+    journal.append = dying
+    order()
+    desk.settle()
+    assert left_over[0] < 0
+    left(desk)
+
+
+def interrupted(folder):
+    """The session that goes on, and what it says was interrupted."""
+    desk, found = Desk(folder.with_name("unused")), []
+    desk.session.reopened.connect(lambda recovered: found.extend(recovered.story.interrupted))
+    desk.reopen(folder, IMAGE)
+    assert desk.session.close(timeout=20)
+    return desk, found
+
+
+def two_objects(folder):
+    desk = begun(folder)
+    desk.session.propagate()
+    desk.session.next_object()
+    desk.click(Marks([(0, 5, 5, 5)], [True]), PLANE)
+    desk.session.commit()
+    desk.settle()
+    return desk
+
+
+def test_all_objects_of_an_interrupted_propagation_are_named(tmp_path):
+    desk = two_objects(tmp_path / "one")
+    killed_at_its_third_change(desk, lambda: desk.session.propagate_objects([2, 1]))
+    desk, found = interrupted(tmp_path / "one")
+    assert found == [Interrupted("Propagate", (2, 1))]
+    assert desk.session.history.next_undo.title == "propagation"
+
+
+def test_an_interrupted_refinement_is_called_so(tmp_path):
+    desk = two_objects(tmp_path / "one")
+    killed_at_its_third_change(desk, lambda: desk.session.editing.refine(1))
+    desk, found = interrupted(tmp_path / "one")
+    assert found == [Interrupted("Refine", (1,))]
+    assert desk.session.history.next_undo.title == "refine"
+
+
+def test_labels_that_were_being_made_objects_are_as_before(tmp_path):
+    desk = begun(tmp_path / "one")
+    desk.session.labels.array[:, 4:8, 4:8] = 3
+    labels = desk.labels
+    killed_at_its_third_change(desk, desk.session.editing.take_labels)
+    desk, found = interrupted(tmp_path / "one")
+    assert found == [Interrupted("TakeLabels")]
+    assert not any(record.written for record in desk.session.objects.values())
+    assert desk.session.history.next_undo.title == "prompt"
+    np.testing.assert_array_equal(desk.labels, labels)

@@ -225,13 +225,6 @@ def test_the_policy_decides_who_gets_a_contested_pixel(desk, policy, owner):
     assert desk.session.labels.array[Z, Y, X + 1] == 1
 
 
-def test_existing_labels_set_where_new_objects_begin(desk):
-    desk.session.labels.array[3, 4, 5] = 41
-    desk.session.use_labels(desk.session.labels)
-    desk.settle()
-    assert desk.session.next_free_id == 42
-
-
 def test_neighbours_are_encoded_when_nothing_else_is_to_do(desk):
     desk.session.state.idle_reach = 2
     desk.session.show(PLANE)
@@ -403,3 +396,28 @@ def test_what_was_denied_is_not_fed_back(desk, denying):
     click(desk, Marks([*marks, (0, Z + 4, 2, 2)], [True, False, False, True]), plane)
     assert [one.mask is None for one in denying] == [False, False, True]
     assert all(one.low_res_logits is None for one in denying)
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_labels_of_a_level_are_saved_where_its_voxels_are(empty_desk, phantom, tmp_path, level):
+    """A voxel of a level twice as coarse has its centre between the first two of the finest."""
+    coarse = phantom.image[:, ::2, ::2]
+    volume = ArrayVolume(
+        phantom.image,
+        levels=[coarse],
+        spacing_zyx=(2.0, 0.5, 0.25),
+        translate_zyx=(1.0, 0.0, 8.0),
+        unit="micrometer",
+    )
+    empty_desk.session.state.level = level
+    empty_desk.session.use_volume(volume)
+    empty_desk.settle()
+    empty_desk.session.labels.array[Z] = 1
+    empty_desk.session.save(tmp_path / "labels.ome.zarr")
+    empty_desk.settle()
+    assert not empty_desk.errors
+    with open_volume(tmp_path / "labels.ome.zarr") as saved:
+        assert saved.shape_zyx() == volume.shape_zyx(level)
+        assert saved.spacing_zyx == ((2.0, 0.5, 0.25), (2.0, 1.0, 0.5))[level]
+        assert saved.translate_zyx == ((1.0, 0.0, 8.0), (1.0, 0.25, 8.125))[level]
+        assert saved.unit == "micrometer"

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.results import PropagationStep, StopReason
+from napari_sam.core.spaces import level_geometry
 
 if TYPE_CHECKING:
     from napari_sam.io.volume import Volume
@@ -41,16 +42,8 @@ def create_partial(output: Path, volume: Volume, plane: PlaneRef, max_id: int) -
         shape,
         smallest_label_dtype(max_id),
         [min(n, c) for n, c in zip(shape, chunks, strict=True)],
-        **geometry(volume, plane.level),
+        **level_geometry(volume, plane.level),
     )
-
-
-def geometry(volume: Volume, level: int) -> dict[str, Any]:
-    """Spacing, position and unit of the voxels of a level."""
-    factors, spacing = volume.level_factors(level), volume.spacing_zyx
-    coarse = [s * f for s, f in zip(spacing, factors, strict=True)]
-    shifted = [t + s * (f - 1) / 2 for t, s, f in zip(volume.translate_zyx, spacing, factors, strict=True)]
-    return {"spacing_zyx": coarse, "translate_zyx": shifted, "unit": volume.unit}
 
 
 def write_step(labels: Any, step: PropagationStep) -> None:

@@ -93,11 +93,11 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite: bool) -> None:
     """Save the finished labels; OME-Zarr keeps the objects' names."""
-    from napari_sam.cli.labelling import geometry
+    from napari_sam.core.spaces import level_geometry
     from napari_sam.io.label_source import own_axes
     from napari_sam.io.save import save_labels
 
-    places = geometry(volume, asked.level)
+    places = level_geometry(volume, asked.level)
     places |= own_axes(volume, 3, places["spacing_zyx"])
     names = {one.object_id: {"name": one.name} for one in asked.objects if one.name}
     keeps_names = output.name.lower().endswith(".zarr")

@@ -84,13 +84,18 @@ class Region(ArrayValue):
             raise ValueError(f"crop of shape {self.crop.shape} does not fill the box {self.box_yxyx}")
 
     @classmethod
+    def empty(cls, plane_shape: Shape2D) -> Region:
+        """No pixel of a plane."""
+        return cls(plane_shape, (0, 0, 0, 0), np.zeros((0, 0), bool))
+
+    @classmethod
     def from_mask(cls, mask: Any) -> Region:
         """Bound a full (H, W) mask by its tight box; an empty mask has an empty box."""
         mask = np.asarray(mask, bool)
         rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         shape = (int(mask.shape[0]), int(mask.shape[1]))
         if not len(rows):
-            return cls(shape, (0, 0, 0, 0), np.zeros((0, 0), bool))
+            return cls.empty(shape)
         y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
         return cls(shape, (y0, x0, y1, x1), mask[y0:y1, x0:x1])
 
@@ -127,3 +132,34 @@ class Region(ArrayValue):
     def _window(self, y0: int, x0: int, y1: int, x1: int) -> BoolArray:
         top, left = self.box_yxyx[:2]
         return self.crop[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+class PackedRegion(Region):
+    """A region whose mask takes an eighth of the memory: the crop is unpacked whenever somebody looks at it."""
+
+    __slots__ = ("_bits",)
+    _bits: bytes
+
+    def __init__(self, plane_shape: Shape2D, box_yxyx: BoxYXYX, crop: BoolArray) -> None:
+        object.__setattr__(self, "plane_shape", plane_shape)
+        object.__setattr__(self, "box_yxyx", box_yxyx)
+        object.__setattr__(self, "_bits", np.packbits(crop).tobytes())
+
+    @classmethod
+    def of(cls, region: Region) -> PackedRegion:
+        """The same region, packed."""
+        return cls(region.plane_shape, region.box_yxyx, region.crop)
+
+    @property
+    def crop(self) -> BoolArray:
+        """The mask inside the box, read-only."""
+        y0, x0, y1, x1 = self.box_yxyx
+        bits = np.frombuffer(self._bits, np.uint8)
+        crop = np.unpackbits(bits, count=(y1 - y0) * (x1 - x0)).view(bool).reshape(y1 - y0, x1 - x0)
+        crop.flags.writeable = False
+        return crop
+
+    @property
+    def area(self) -> int:
+        """Number of pixels of the mask."""
+        return int.from_bytes(self._bits).bit_count()

@@ -431,6 +431,17 @@ class VolumeSpace:
             )
 
 
+def level_geometry(volume: VolumeLike, level: int) -> dict[str, Any]:
+    """Where the voxels of a level are: `spacing_zyx`, `translate_zyx` and `unit`, as labels are made and saved with."""
+    lies = VolumeSpace.of(volume).levels[level]
+    spacing = np.array(volume.spacing_zyx)
+    return {
+        "spacing_zyx": tuple((spacing * lies.factor_zyx).tolist()),
+        "translate_zyx": tuple((volume.translate_zyx + spacing * lies.offset_zyx).tolist()),
+        "unit": volume.unit,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpace:
     """Plane <-> model: the part of a plane that was encoded, and its size after resizing.

@@ -17,12 +17,10 @@ from napari_sam.errors import NapariSamError
 from napari_sam.plugin.dispatch import QtDispatcher, Soon
 from napari_sam.plugin.keys import bind_keys, bind_undo
 from napari_sam.plugin.layers import SessionLayers
-from napari_sam.plugin.reopening import find_layer
+from napari_sam.plugin.reopening import find_layer, interrupted_text
 from napari_sam.plugin.space import LayerFrame, axes_choices, open_layer
-from napari_sam.plugin.strokes import stroke
 from napari_sam.session.doubt import doubts, next_doubtful
 from napari_sam.session.engine import Backend, SamBackend
-from napari_sam.session.hand import painted
 from napari_sam.session.image import ImageRef
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.preview import Redraw
@@ -68,6 +66,7 @@ class SegmentController:
         self.session = Session(backend or SamBackend(), self._dispatch, folder)
         self._refresh_soon = Soon(self.refreshed.emit, 30)
         self._edit_soon = Soon(self._take_marks)
+        self._read_soon = Soon(self._read_labels, 200)
         self._connect()
         self._unbind = bind_keys(viewer, self.actions)
         self.closed = False
@@ -182,19 +181,20 @@ class SegmentController:
         self.session.reopen(folder, volume)
 
     def adopt(self, layer: Any) -> None:
-        """Work with a Points, Shapes or Labels layer of the user's from now on.
+        """Work with a Points or Shapes layer of the user's from now on, or copy what is in a Labels layer of his.
+
+        The Labels layer is hidden then, and stays as it is.
 
         Raises
         ------
         VolumeError
-            A Labels layer does not fit the image, or cannot be written.
+            A Labels layer does not fit the image.
         """
         if self.layers is None or self.session.volume is None:
             return
         if isinstance(layer, Labels):
-            self.session.use_labels(self.layers.adopt_labels(layer, self.session.state.level))
-            layer.events.paint.connect(self._on_paint_of_mine)
-            bind_undo(layer, self.session.undo, self.session.redo)
+            self.session.editing.import_labels(self.layers.labels_of(layer, self.session.state.level))
+            layer.visible = False
         elif isinstance(layer, Points):
             self.layers.adopt_points(layer)
             self._edit_soon()
@@ -282,6 +282,7 @@ class SegmentController:
         self._leave_image()
         self._refresh_soon.stop()
         self._edit_soon.stop()
+        self._read_soon.stop()
 
     # From the viewer
 
@@ -361,8 +362,16 @@ class SegmentController:
         if self.layers is None or self.session.labels is None:
             return
         self._on_labels(self.session.labels)
-        if change.plane == self.session.view:
+        view = self.session.view
+        if change.plane == view:
             self.layers.redraw_labels(change)
+        elif isinstance(view, PlaneRef) and change.plane.axis != view.axis:
+            self._read_soon()
+
+    def _read_labels(self) -> None:
+        """Look again at labels that changed in planes across the one on screen."""
+        if self.layers is not None and self.layers.labels is not None:
+            self.layers.labels.refresh(extent=False)
 
     def _on_paint(self, event: Any) -> None:
         """Labels that the user paints belong to him; a stroke is one step.
@@ -372,22 +381,6 @@ class SegmentController:
         """
         self.session.note_label(int(event.source.selected_label))
         self._dispatch(self.session.hand.finish)
-
-    def _on_paint_of_mine(self, event: Any) -> None:
-        """Note a stroke in a layer that was not made here, whose data napari writes itself."""
-        layer, atoms = event.source, tuple(event.value)
-        self._dispatch(lambda: self._take_stroke(layer, atoms))
-        self._on_paint(event)
-
-    def _take_stroke(self, layer: Any, atoms: tuple[Any, ...]) -> None:
-        session, layers = self.session, self.layers
-        if layers is None or session.labels is None or layers.labels is not layer:
-            return
-        found = stroke(layer, atoms, layers.frame.axes)
-        if found is not None:
-            before, after, corner = found
-            for delta in painted(before, after, session.labels, corner):
-                session.hand.note(session.labels, delta)
 
     def _on_marks(self) -> None:
         if self.layers is not None:
@@ -407,8 +400,8 @@ class SegmentController:
             return
         self.layers.make_preview(self.session.preview, self.session.state.level)
         self.show_view()
-        for object_id in recovered.story.interrupted:
-            show_info(f"The propagation of object {object_id} was interrupted: press Propagate to finish it")
+        for interrupted in recovered.story.interrupted:
+            show_info(interrupted_text(interrupted))
 
     def _on_image_changed(self, planes: tuple[PlaneRef, ...]) -> None:
         some = ", ".join(str(plane.index) for plane in planes[:3])

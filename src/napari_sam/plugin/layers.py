@@ -113,27 +113,20 @@ class SessionLayers:
         self._colours = {}
         return layer
 
-    def adopt_labels(self, layer: Labels, level: int) -> LabelArray:
-        """Write to this labels layer from now on, and give its array.
+    def labels_of(self, layer: Labels, level: int) -> AxisView:
+        """What a Labels layer of the user's holds, as (T, Z, Y, X).
 
         Raises
         ------
         VolumeError
-            It has another shape than the image at that level, or cannot be written.
+            It has another shape than the image at that level.
         """
         factor, _ = self.frame.level_transform(level)
         wanted = tuple(-(-n // round(f)) for n, f in zip(self.frame.shape, factor, strict=True))
         if layer.multiscale or tuple(layer.data.shape) != wanted:
             raise VolumeError(f"the labels '{layer.name}' do not fit the image: they need the shape {wanted}")
-        if type(layer.data).__module__.startswith("dask") or not hasattr(layer.data, "__setitem__"):
-            raise VolumeError(
-                f"the labels '{layer.name}' cannot be written; open them as a zarr array in mode r+"
-            )
-        self._remove(self.labels)
-        self.labels = layer
         sizes = dict(zip(self.frame.axes, wanted, strict=True))
-        shape = tuple(sizes.get(a, 1) for a in "TZYX")
-        return LabelArray(AxisView(layer.data, self.frame.axes, "TZYX", shape), level)
+        return AxisView(layer.data, self.frame.axes, "TZYX", tuple(sizes.get(a, 1) for a in "TZYX"))
 
     def remove_labels(self) -> None:
         """Take the labels layer out of the viewer, if it was made here."""

@@ -15,6 +15,7 @@ from napari_sam.plugin.parts import button, row
 from napari_sam.plugin.readers import reader_for
 from napari_sam.session.finding import SessionInfo, read_beginning
 from napari_sam.session.image import ImageRef
+from napari_sam.session.recovery import Interrupted
 
 
 class SessionOffer(QWidget):  # type: ignore[misc]
@@ -64,6 +65,26 @@ def offer_text(info: SessionInfo, count: int, now: datetime) -> str:
     objects = f"{info.n_objects} object{'s' if info.n_objects != 1 else ''}"
     more = f" ({count - 1} more in {info.folder.parent})" if count > 1 else ""
     return f"You worked on this image {_ago(now - info.modified)}: {objects}, {info.n_steps} steps{more}."
+
+
+def interrupted_text(found: Interrupted) -> str:
+    """What did not come to its end, and how to finish it."""
+    several = len(found.object_ids) > 1
+    objects = f"object{'s' if several else ''} {', '.join(map(str, found.object_ids))}"
+    finish = f"do it again to finish {'them' if several else 'it'}"
+    match found.kind:
+        case "Propagate":
+            return f"The propagation of {objects} was interrupted: {finish}"
+        case "Refine":
+            return f"The refinement of {objects} was interrupted: {finish}"
+        case "AgreeAlongAxes":
+            return f"Carrying {objects} along all three axes was interrupted: {finish}"
+        case "TakeLabels":
+            return (
+                "Making objects from labels was interrupted and taken back: press Objects from labels again"
+            )
+        case _:
+            return "Copying labels was interrupted and taken back: press Use selected layer again"
 
 
 def find_layer(viewer: Any, folder: str | Path) -> tuple[Image, ImageRef, int]:

@@ -245,7 +245,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         )
         self.adopt_button = button(
             "Use selected layer",
-            "Take prompts from the selected Points or Shapes layer, or write to the selected Labels layer.",
+            "Take prompts from the selected Points or Shapes layer, or copy the labels of the selected Labels layer.",
             self._adopt,
         )
         self.take_button = button(

@@ -10,6 +10,7 @@ from napari_sam.session import requests as ask
 from napari_sam.session.engine import Computed, ImageChanged, Weights, Written
 from napari_sam.session.history import Writing
 from napari_sam.session.labels import LabelArray
+from napari_sam.session.object_jobs import Copied
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.restoring import Restored
 from napari_sam.session.worker import Answer, Cancelled, Event, Failed, Finished, Started
@@ -51,6 +52,8 @@ class Answers:
                 session.predictions.take(request, value)
             case Written():
                 self._on_written(session.ledger.writing(request.generation), value)
+            case Copied():
+                self._on_copied(session.ledger.writing(request.generation), value)
             case Restored():
                 session.writer.take_restored(value)
                 session.labels_changed.emit(value.change)
@@ -72,8 +75,6 @@ class Answers:
                 session.opening.go_on(value)
             case Path():
                 session.saved.emit(value)
-            case int():
-                session.note_label(value)
             case tuple() if isinstance(request, ask.ListModels):
                 session.models = value
             case tuple() if isinstance(request, ask.FindSessions):
@@ -88,6 +89,12 @@ class Answers:
         session.writer.take_written(writing, written)
         session.labels_changed.emit(written.change)
 
+    def _on_copied(self, writing: Writing | None, copied: Copied) -> None:
+        assert writing is not None
+        writing.writes.extend(copied.writes)
+        for change in copied.changes:
+            self._session.labels_changed.emit(change)
+
     def _on_end(self, event: Event) -> None:
         session, request = self._session, event.request
         session.orders.ended(request)
@@ -95,10 +102,12 @@ class Answers:
             session.journal.append("end", job=request.generation, how=type(event).__name__.lower())
         writing = session.ledger.end(request.generation)
         if writing is not None and not isinstance(event, Finished):
-            writing.cut_short(session.objects)
+            writing.cut_short(session.objects, is_whole=not request.all_or_nothing)
         step = writing.step() if writing is not None else None
         if step is not None:
             session.history.push(step)
+            if not step.is_whole:
+                session.writer.replay(session.history.undo(), forward=False)
         if isinstance(request, ask.Predict) and not isinstance(event, Finished):
             session.object(request.object_id).forget_question(request.plane, request.marks)
         if isinstance(event, Failed):

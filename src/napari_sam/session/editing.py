@@ -24,7 +24,7 @@ from napari_sam.session import object_jobs as jobs
 from napari_sam.session import requests as ask
 from napari_sam.session.history import Change, MarksChange, RecordChange
 from napari_sam.session.marks import Marks, marked_planes, marks_on_plane, marks_space
-from napari_sam.session.objects import Colour, ObjectRecord, ObjectState
+from napari_sam.session.objects import Colour, ObjectRecord, ObjectState, is_copied
 from napari_sam.session.resolve import Blocked, Snapshot, parallel, resolve
 from napari_sam.session.state import OverlapPolicy
 
@@ -163,7 +163,7 @@ class Editing:
             return
         first = 1 + max(session.largest_label, *session.objects)
         edits = [
-            LabelEdit(plane, parts[0].get(plane, _empty(region)), record.object_id)
+            LabelEdit(plane, parts[0].get(plane, Region.empty(region.plane_shape)), record.object_id)
             for plane, region in written.items()
         ]
         changes: list[Change] = [_change(record, {"state": ObjectState.DRAFT, "anchors": {}})]
@@ -177,6 +177,36 @@ class Editing:
         self._write("split", edits, written, changes)
 
     # Taking over, refining
+
+    def import_labels(self, source: Any) -> None:
+        """Copy labels from elsewhere into those of this session, as one step; cancelled, it leaves nothing behind.
+
+        They keep their numbers if no object and no label here has them yet, and get higher ones otherwise. Voxels
+        that have a label already keep it. `take_labels` makes objects of them.
+
+        Parameters
+        ----------
+        source : array_like
+            (T, Z, Y, X) integers, as large as the session's labels; read some planes at a time.
+        """
+        if self._session.labels is not None:
+            self._session.orders.submit(ask.ScanLabels(source=source, then=partial(self._import, source)))
+
+    def _import(self, source: Any, largest: int) -> None:
+        session = self._session
+        assert session.labels is not None
+        offset, most = session.next_free_id - 1, np.iinfo(session.labels.array.dtype).max
+        if offset + largest > most:
+            session.failed.emit(
+                SessionError(f"label {largest} is too large; number the labels anew up to {most - offset}")
+            )
+        elif largest:
+            session.note_label(offset + largest)
+            session.copied.append((offset + 1, offset + largest))
+            request = ask.ImportLabels(
+                labels=session.labels, source=source, offset=offset, largest=offset + largest
+            )
+            session.writer.order("copy labels", request)
 
     def take_labels(self, wanted: Collection[int] | None = None) -> None:
         """Make labels that are there objects of this session: all of them, or only some.
@@ -300,6 +330,8 @@ class Editing:
     def follow_values(self, plane: PlaneRef, box_yxyx: BoxYXYX, values: Array) -> tuple[ObjectRecord, ...]:
         """Know what objects are in a box of a plane now that something else than the session wrote to it.
 
+        Labels that were copied are no objects as long as nobody has made them so.
+
         Returns
         -------
         tuple of ObjectRecord
@@ -311,6 +343,8 @@ class Editing:
         for record in list(session.objects.values()):
             old = record.written.get(plane)
             if record.object_id not in present and (old is None or not _meets(old, box_yxyx)):
+                continue
+            if record.is_empty and is_copied(record.object_id, session.copied):
                 continue
             shape = old.plane_shape if old is not None else self._plane_shape(plane)
             mask = np.zeros(shape, bool) if old is None else old.mask
@@ -384,10 +418,6 @@ def _joined_marks(marks: Sequence[Marks]) -> Marks:
         np.concatenate([one.positive for one in marks]),
         tuple(shape for one in marks for shape in one.shapes),
     )
-
-
-def _empty(region: Region) -> Region:
-    return Region(region.plane_shape, (0, 0, 0, 0), region.crop[:0, :0])
 
 
 def _meets(region: Region, box_yxyx: BoxYXYX) -> bool:

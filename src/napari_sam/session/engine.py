@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from functools import singledispatchmethod
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction, PropagationStep
+from napari_sam.core.spaces import level_geometry
 from napari_sam.errors import SessionError
 from napari_sam.io.labels import create_labels
 from napari_sam.io.save import SaveOptions, iter_save_labels
@@ -34,7 +33,7 @@ from napari_sam.session.labels import (
     apply_edit,
 )
 from napari_sam.session.marks import Marks, correcting, prompts_on_plane
-from napari_sam.session.object_jobs import label_edits, refined_edits
+from napari_sam.session.object_jobs import copy_labels, label_edits, largest_label, refined_edits
 from napari_sam.session.objects import PlaneScore
 from napari_sam.session.report import write_report
 from napari_sam.session.restoring import restore_writes
@@ -239,8 +238,12 @@ class Engine:
         yield LabelArray(_new_labels(request), request.level, request.journal)
 
     @job.register
-    def _(self, request: ask.UseLabels) -> Job:
-        yield from _largest_label(request.labels, request.copy)
+    def _(self, request: ask.ScanLabels) -> Job:
+        yield Computed(request.then, (yield from largest_label(request.source)))
+
+    @job.register
+    def _(self, request: ask.ImportLabels) -> Job:
+        yield from copy_labels(request.labels, request.source, request.offset, request.generation)
 
     @job.register
     def _(self, request: ask.Predict) -> Job:
@@ -466,8 +469,7 @@ def _seed(
 
 
 def _nothing(plane: PlaneRef, one: ask.Carried) -> LabelEdit:
-    shape = one.replaces[plane].plane_shape
-    return LabelEdit(plane, Region(shape, (0, 0, 0, 0), np.zeros((0, 0), bool)), one.object_id)
+    return LabelEdit(plane, Region.empty(one.replaces[plane].plane_shape), one.object_id)
 
 
 def _new_labels(request: ask.CreateLabels) -> object:
@@ -477,22 +479,4 @@ def _new_labels(request: ask.CreateLabels) -> object:
         shape = shape[1:]
     elif volume.n_time > 1:
         shape = (volume.n_time, *shape)
-    factors = np.divide(volume.shape_zyx(0), volume.shape_zyx(request.level))
-    return create_labels(
-        request.path,
-        shape,
-        spacing_zyx=tuple((np.array(volume.spacing_zyx) * factors).tolist()),
-        translate_zyx=volume.translate_zyx,
-        unit=volume.unit,
-    )
-
-
-def _largest_label(labels: LabelArray, copy: LabelArray | None) -> Job:
-    """Yield the largest label so far after every plane, so that a scan of a large array can be cancelled."""
-    largest = 0
-    for index in np.ndindex(*labels.array.shape[:-2]):
-        part = np.asarray(labels.array[index])
-        if copy is not None and part.any():
-            copy.array[index[len(index) + 2 - copy.array.ndim :]] = part
-        largest = max(largest, int(np.max(part, initial=0)))
-        yield largest
+    return create_labels(request.path, shape, **level_geometry(volume, request.level))

@@ -10,7 +10,7 @@ import numpy as np
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef
 from napari_sam.session.history import LabelWrite, RecordChange, Writing, encode_changes
-from napari_sam.session.labels import Kept, LabelArray, LabelDelta
+from napari_sam.session.labels import Kept, LabelArray, LabelDelta, deltas_between
 
 if TYPE_CHECKING:
     from napari_sam.session.session import Session
@@ -49,7 +49,8 @@ class EditableLabels:
             before = np.asarray(self.array[hull])
             after = before.copy()
             after[inside] = value
-            for delta in _deltas(before, after, hull, self.labels.level):
+            corner = tuple(part.start for part in hull)
+            for delta in deltas_between(before, after, corner, self.labels.level):
                 self._note(delta)
             if (after != before).any():
                 self.array[hull] = after
@@ -137,25 +138,6 @@ class HandEdits:
         session.journal.append("step", title=TITLE, object=session.state.object_id, job=job)
         self._open = job, writing
         return self._open
-
-
-def painted(before: Array, after: Array, labels: LabelArray, corner: tuple[int, ...]) -> Iterator[LabelDelta]:
-    """The changes between two blocks of a label array whose first voxel is `corner`."""
-    hull = tuple(slice(c, c + n) for c, n in zip(corner, before.shape, strict=True))
-    return _deltas(before, after, hull, labels.level)
-
-
-def _deltas(before: Array, after: Array, hull: tuple[slice, ...], level: int) -> Iterator[LabelDelta]:
-    """One change for each plane along Z of a block that is different."""
-    starts = [0] * (4 - len(hull)) + [part.start for part in hull]
-    old, new = (block.reshape((1,) * (4 - block.ndim) + block.shape) for block in (before, after))
-    changed = old != new
-    for t, z in np.argwhere(changed.any((2, 3))).tolist():
-        rows, cols = (np.flatnonzero(changed[t, z].any(axis)) for axis in (1, 0))
-        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
-        plane = PlaneRef(0, starts[1] + z, level, starts[0] + t)
-        box = (starts[2] + y0, starts[3] + x0, starts[2] + y1, starts[3] + x1)
-        yield LabelDelta.between(plane, box, old[t, z, y0:y1, x0:x1], new[t, z, y0:y1, x0:x1])
 
 
 def _hull(index: Any, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[Any, ...]]:

@@ -1,22 +1,31 @@
 """Undo and redo: what changed, not copies of everything.
 
 A step holds the marks and settings of objects before and after, which are small, and for labels only *where* in
-the journal each change is kept. So memory does not grow with the size of objects.
+the journal each change is kept, packed. So memory does not grow with the size of objects, and little with their number.
 """
 
 from __future__ import annotations
 
+import zlib
+from array import array
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
+
+from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef
 from napari_sam.session.codec import encode
 from napari_sam.session.marks import Marks
 
 NOWHERE = -1
 """Place in the journal of what was never written."""
+COPIED = -1
+"""Stands for an object where labels from elsewhere were written."""
+RUN = 1024
+"""Changes of labels that are packed together."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +88,7 @@ class LabelWrite:
     plane : PlaneRef
         Which plane.
     object_id : int
-        Whose mask was written; 0 for an edit by hand.
+        Whose mask was written; 0 for an edit by hand, COPIED for labels from elsewhere, which change no object.
     before : int
         Where in the journal the mask is kept that the object had there before; NOWHERE if it had none.
     """
@@ -88,6 +97,85 @@ class LabelWrite:
     plane: PlaneRef
     object_id: int = 0
     before: int = NOWHERE
+
+
+class Writes:
+    """Changes of labels in the order in which they were made, in a few bytes each.
+
+    Runs of them are packed: the seven numbers of a `LabelWrite` hardly differ from those of the one before.
+
+    Parameters
+    ----------
+    writes : iterable of LabelWrite
+        To begin with.
+
+    Attributes
+    ----------
+    object_ids : set of int
+        Whose masks were written.
+    """
+
+    def __init__(self, writes: Iterable[LabelWrite] = ()) -> None:
+        self.object_ids: set[int] = set()
+        self._packed: list[bytes] = []
+        self._last = array("q")
+        self._count = 0
+        self.extend(writes)
+
+    def append(self, write: LabelWrite) -> None:
+        """Add one."""
+        plane = write.plane
+        self._last.extend(
+            (write.at, write.before, write.object_id, plane.axis, plane.index, plane.level, plane.time)
+        )
+        self._count += 1
+        if write.object_id > 0:
+            self.object_ids.add(write.object_id)
+        if len(self._last) >= 7 * RUN:
+            self.pack()
+
+    def extend(self, writes: Iterable[LabelWrite]) -> None:
+        """Add several."""
+        for write in writes:
+            self.append(write)
+
+    def pack(self) -> None:
+        """Use as little memory as possible: nothing is added for now."""
+        if self._last:
+            rows = np.array(self._last).reshape(-1, 7)
+            self._packed.append(zlib.compress(np.diff(rows, axis=0, prepend=0).T.tobytes(), 1))
+            self._last = array("q")
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held."""
+        return sum(map(len, self._packed)) + 8 * len(self._last)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._count
+
+    def __iter__(self) -> Iterator[LabelWrite]:
+        """From the first to the last."""
+        for packed in self._packed:
+            yield from _unpacked(packed)
+        yield from _rows(np.array(self._last))
+
+    def __reversed__(self) -> Iterator[LabelWrite]:
+        """From the last to the first."""
+        yield from _rows(np.array(self._last))[::-1]
+        for packed in reversed(self._packed):
+            yield from _unpacked(packed)[::-1]
+
+
+def _unpacked(packed: bytes) -> list[LabelWrite]:
+    columns = np.frombuffer(zlib.decompress(packed), np.int64).reshape(7, -1)
+    return _rows(columns.cumsum(1).T)
+
+
+def _rows(numbers: Array) -> list[LabelWrite]:
+    rows = numbers.reshape(-1, 7).tolist()
+    return [LabelWrite(at, PlaneRef(*plane), object_id, before) for at, before, object_id, *plane in rows]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,19 +190,22 @@ class Step:
         The object that becomes active again.
     changes : tuple of Change
         Of marks and records, in order.
-    writes : tuple of LabelWrite
+    writes : Writes
         Of labels, in the order in which they were made.
+    is_whole : bool
+        Whether it can be made again once it is taken back: not what was cut short and counts only when complete.
     """
 
     title: str
     object_id: int
     changes: tuple[Change, ...] = ()
-    writes: tuple[LabelWrite, ...] = ()
+    writes: Writes = field(default_factory=Writes)
+    is_whole: bool = True
 
     @property
     def nbytes(self) -> int:
         """Memory held, about."""
-        return sum(change.nbytes for change in self.changes) + 150 * len(self.writes)
+        return sum(change.nbytes for change in self.changes) + self.writes.nbytes
 
     def ordered(self, forward: bool) -> tuple[Change, ...]:
         """The changes that make the step again, or take it back."""
@@ -128,16 +219,20 @@ class Writing:
     title: str
     object_id: int
     changes: tuple[Change, ...] = ()
-    writes: list[LabelWrite] = field(default_factory=list)
+    writes: Writes = field(default_factory=Writes)
+    is_whole: bool = True
 
-    def cut_short(self, records: Mapping[int, Any]) -> None:
+    def cut_short(self, records: Mapping[int, Any], *, is_whole: bool = True) -> None:
         """Know that the job did not come to its end: objects that it carried have to be carried again.
 
         Parameters
         ----------
         records : mapping of int to ObjectRecord
             Objects by number.
+        is_whole : bool
+            Whether what it did counts nevertheless.
         """
+        self.is_whole = is_whole
         for change in self.changes:
             if isinstance(change, RecordChange) and "anchors" in change.after:
                 cast("dict[str, Any]", change.after)["anchors"] = {}
@@ -147,7 +242,8 @@ class Writing:
         """All changes as one step; None if there are none."""
         if not self.writes and not self.changes:
             return None
-        return Step(self.title, self.object_id, self.changes, tuple(self.writes))
+        self.writes.pack()
+        return Step(self.title, self.object_id, self.changes, self.writes, self.is_whole)
 
 
 class Ledger:
@@ -200,11 +296,13 @@ class History:
     max_steps : int
         The oldest beyond this many are forgotten.
     max_bytes : int
-        The oldest are forgotten as well when the steps hold more memory; the last one is always kept.
+        The oldest are forgotten as well when the steps hold more memory.
+    min_steps : int
+        So many of the last are kept whatever they hold.
     """
 
-    def __init__(self, max_steps: int = 1000, max_bytes: int = 64 << 20) -> None:
-        self.max_steps, self.max_bytes = max_steps, max_bytes
+    def __init__(self, max_steps: int = 1000, max_bytes: int = 64 << 20, min_steps: int = 100) -> None:
+        self.max_steps, self.max_bytes, self.min_steps = max_steps, max_bytes, min_steps
         self._done: deque[Step] = deque()
         self._undone: list[Step] = []
         self._held = 0
@@ -214,7 +312,7 @@ class History:
         self._undone.clear()
         self._done.append(step)
         self._held += step.nbytes
-        while len(self._done) > 1 and (len(self._done) > self.max_steps or self._held > self.max_bytes):
+        while len(self) > self.max_steps or (len(self) > self.min_steps and self._held > self.max_bytes):
             self._held -= self._done.popleft().nbytes
 
     @property
@@ -233,7 +331,8 @@ class History:
             return None
         step = self._done.pop()
         self._held -= step.nbytes
-        self._undone.append(step)
+        if step.is_whole:
+            self._undone.append(step)
         return step
 
     def redo(self) -> Step | None:

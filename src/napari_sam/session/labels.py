@@ -163,6 +163,21 @@ class LabelDelta:
         return cls(PlaneRef(*value["plane"]), (y0, x0, y1, x1), value["dtype"], data)
 
 
+def deltas_between(
+    before: Array, after: Array, corner: tuple[int, ...], level: int = 0
+) -> Iterator[LabelDelta]:
+    """The change of each plane along Z that is different in two blocks of labels, whose first voxel is `corner`."""
+    starts = [0] * (4 - len(corner)) + list(corner)
+    old, new = (block.reshape((1,) * (4 - block.ndim) + block.shape) for block in (before, after))
+    changed = old != new
+    for t, z in np.argwhere(changed.any((2, 3))).tolist():
+        rows, cols = (np.flatnonzero(changed[t, z].any(axis)) for axis in (1, 0))
+        y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
+        plane = PlaneRef(0, starts[1] + z, level, starts[0] + t)
+        box = (starts[2] + y0, starts[3] + x0, starts[2] + y1, starts[3] + x1)
+        yield LabelDelta.between(plane, box, old[t, z, y0:y1, x0:x1], new[t, z, y0:y1, x0:x1])
+
+
 Note = Callable[[LabelDelta], object]
 """Is told of a change before it is made."""
 

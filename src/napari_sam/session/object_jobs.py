@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +18,19 @@ from napari_sam.core.results import ImageEmbedding, LabelEdit, MaskCandidate
 from napari_sam.errors import SessionError
 from napari_sam.inference.predict import predict_plane
 from napari_sam.io.coco import plane_objects
+from napari_sam.io.labels import CHUNK_SIDE
 from napari_sam.propagation.carry import carried_prompts
 from napari_sam.propagation.fronts import closest
 from napari_sam.propagation.settings import PropagationSettings
-from napari_sam.session.labels import LabelArray
+from napari_sam.session.history import COPIED, LabelWrite
+from napari_sam.session.labels import (
+    MOST_VOXELS,
+    RUN_PLANES,
+    Kept,
+    LabelArray,
+    LabelChange,
+    deltas_between,
+)
 
 MAX_VOXELS = 1 << 26
 """Objects whose box has more voxels are not split: the work would take gigabytes."""
@@ -50,6 +61,70 @@ def label_edits(
         for label, region in plane_objects(labels.read(here, (0, 0, height, width))):
             if label not in skip and (wanted is None or label in wanted):
                 yield LabelEdit(here, region, label)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Copied:
+    """A run of planes was copied into the labels: where that is kept, and what changed."""
+
+    writes: tuple[LabelWrite, ...]
+    changes: tuple[LabelChange, ...]
+
+
+def largest_label(source: Any) -> Generator[None, None, int]:
+    """The largest label of all, found plane by plane.
+
+    Raises
+    ------
+    SessionError
+        There are negative labels.
+    """
+    largest = 0
+    for index in np.ndindex(*source.shape[:-2]):
+        plane = np.asarray(source[index])
+        if plane.size and plane.min() < 0:
+            raise SessionError(f"the labels hold {plane.min()}; 0 is background, objects count from 1")
+        largest = max(largest, int(plane.max(initial=0)))
+        yield
+    return largest
+
+
+def copy_labels(labels: LabelArray, source: Any, offset: int, job: int) -> Iterator[Copied]:
+    """Copy labels, plus an offset, to where nothing is yet; some planes at a time, in the journal first.
+
+    Parameters
+    ----------
+    labels : LabelArray
+        Where to.
+    source : array_like
+        (T, Z, Y, X) integers, as large as the labels.
+    offset : int
+        Added to every label.
+    job : int
+        Number of the job in the journal.
+    """
+    n_time, n_planes, height, width = source.shape
+    high = min(height, max(CHUNK_SIDE, MOST_VOXELS // width // CHUNK_SIDE * CHUNK_SIDE))
+    deep = max(1, min(RUN_PLANES, MOST_VOXELS // (high * width)))
+    for t, z, y in product(range(n_time), range(0, n_planes, deep), range(0, height, high)):
+        first, end = PlaneRef(0, z, labels.level, t), min(z + deep, n_planes)
+        box = (y, 0, min(y + high, height), width)
+        found = np.asarray(source[t, z:end, y : box[2]])
+        writes, changes = [], []
+        with labels.lock:
+            before = labels.read_block(first, end, box)
+            moved = found.astype(before.dtype) + before.dtype.type(offset)
+            after = np.where((before == 0) & (found != 0), moved, before)
+            for delta in deltas_between(before[None], after[None], (t, z, y, 0), labels.level):
+                kept = Kept(labels.journal, job, COPIED)
+                kept(delta)
+                writes.append(LabelWrite(kept.at, delta.plane, COPIED))
+                y0, x0, y1, x1 = delta.box_yxyx
+                values = after[delta.plane.index - z, y0 - y : y1 - y, x0:x1]
+                changes.append(LabelChange(delta.plane, delta.box_yxyx, values))
+            if writes:
+                labels.write_block(first, end, box, after)
+        yield Copied(tuple(writes), tuple(changes))
 
 
 @dataclass(frozen=True, slots=True)

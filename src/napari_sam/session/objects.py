@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import PackedRegion, PlaneRef, Region
 from napari_sam.core.results import NO_DOUBT, Doubt, LabelEdit, MaskPrediction, PropagationStep, Stop
 from napari_sam.session.marks import Marks
 
@@ -183,8 +183,9 @@ class ObjectRecord:
 
     def erasures(self) -> tuple[LabelEdit, ...]:
         """What it takes to clear everything written: empty regions that replace what is there."""
-        empty = ((p, Region(r.plane_shape, (0, 0, 0, 0), r.crop[:0, :0])) for p, r in self.written.items())
-        return tuple(LabelEdit(plane, region, self.object_id) for plane, region in empty)
+        return tuple(
+            LabelEdit(p, Region.empty(r.plane_shape), self.object_id) for p, r in self.written.items()
+        )
 
     def seed(self, plane: PlaneRef, marks: Marks) -> Region | Marks:
         """What a propagation starts from: the mask that the user has seen, else the marks."""
@@ -228,12 +229,15 @@ class ObjectRecord:
     def set_prediction(self, plane: PlaneRef, prediction: MaskPrediction) -> None:
         """Note the answer for a plane."""
         self.predictions[plane] = prediction
-        self.set_written(plane, self.written.get(plane))
+        self.version += 1
+        written = self.written.get(plane)
+        if written is not None and _same(prediction.region, written):
+            self.written[plane] = prediction.region
 
     def set_written(self, plane: PlaneRef, region: Region | None) -> None:
         """Note what the label array holds of this object in a plane.
 
-        If it is what the model answers, it becomes that very region, which `pending` recognises.
+        If it is what the model answers, it becomes that very region, which `pending` recognises; else it is packed.
         """
         self.version += 1
         prediction = self.predictions.get(plane)
@@ -243,7 +247,12 @@ class ObjectRecord:
         elif prediction is not None and _same(prediction.region, region):
             self.written[plane] = prediction.region
         else:
-            self.written[plane] = region
+            self.written[plane] = region if isinstance(region, PackedRegion) else PackedRegion.of(region)
+
+
+def is_copied(label: int, copied: Iterable[tuple[int, int]]) -> bool:
+    """Whether a label is in one of these ranges (both ends included) that were copied from elsewhere."""
+    return any(first <= label <= last for first, last in copied)
 
 
 def summarise(record: ObjectRecord) -> ObjectSummary:

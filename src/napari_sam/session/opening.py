@@ -67,10 +67,6 @@ class Opening:
         self._weights = dict(weights)
         self._session.journal.append("weights", number=self.model_number, **weights)
 
-    def note_labels(self, level: int, *, flat: bool = False, adopted: bool = False) -> None:
-        """Say in the journal where the labels are."""
-        self._session.journal.append("labels", path=LABELS, level=level, flat=flat, adopted=adopted)
-
     def go_on(self, recovered: Recovered) -> None:
         """Go on where an earlier session ended."""
         session, story, volume = self._session, recovered.story, self._session.volume
@@ -87,6 +83,8 @@ class Opening:
         self.note_model()
         session.orders.submit(ask.UseVolume(volume=volume, journal=session.journal, known=story.digests))
         session.enter(volume)
+        session.copied = story.copied
+        session.largest_label = max(session.largest_label, story.largest_label)
         if recovered.labels is None:
             self._make_labels(flat=bool(story.labels.get("flat")))
         else:
@@ -110,7 +108,7 @@ class Opening:
         session.objects.clear()
         session.objects.update(story.objects)
         session.history = story.history
-        session.writer.places = story.places
+        session.writer.remember(story.places)
         same_model = story.models[-1:] == [session.state.model]
         session.predictions.remember(story.asked() if same_model else {}, 1 + max(story.answers, default=0))
         session.orders.begin_after(story.last_job)
@@ -120,7 +118,7 @@ class Opening:
         assert session.volume is not None
         assert session.folder is not None
         level = session.state.level
-        self.note_labels(level, flat=flat)
+        session.journal.append("labels", path=LABELS, level=level, flat=flat)
         session.orders.submit(
             ask.CreateLabels(
                 path=session.folder / LABELS,

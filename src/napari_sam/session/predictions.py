@@ -106,7 +106,7 @@ class Predictions:
                 plane=encode(request.plane),
                 marks=request.marks.to_json(),
                 follows=request.follows,
-                start=session.writer.encoded(request.start),
+                start=session.writer.encoded(request.start, [record.object_id]),
                 model=session.opening.model_number,
             )
         if record is session.record:

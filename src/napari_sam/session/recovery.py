@@ -16,6 +16,7 @@ from typing import Any
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.errors import SessionError
 from napari_sam.io.labels import open_labels
+from napari_sam.session import requests as ask
 from napari_sam.session.codec import decode, unpack_region
 from napari_sam.session.history import (
     NOWHERE,
@@ -32,7 +33,7 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal, Record
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta, apply_edit, impose, restore
 from napari_sam.session.marks import Marks
-from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.objects import ObjectRecord, is_copied
 
 LABELS = "labels.zarr"
 """Name of the label array in a session folder."""
@@ -72,6 +73,22 @@ class Asked:
         return self.choices[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """Work that had not come to its end.
+
+    Parameters
+    ----------
+    kind : str
+        Name of its request.
+    object_ids : tuple of int
+        The objects that it was about, as far as it was about any.
+    """
+
+    kind: str
+    object_ids: tuple[int, ...] = ()
+
+
 @dataclass(slots=True, eq=False)
 class OpenJob:
     """A job that had not ended: a step in the making, or an undo or redo (`forward`) of one."""
@@ -80,6 +97,23 @@ class OpenJob:
     request: Any = None
     step: Step | None = None
     forward: bool = False
+
+    @property
+    def kind(self) -> str | None:
+        """Name of the request that was carried out; None for a stroke, an undo or a redo."""
+        return self.request["kind"] if self.request is not None else None
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The objects that its request names; none for labels that are copied or taken over."""
+        asked: Record = self.request or {}
+        parts = [asked, *asked.get("others", {}).get("items", ())]
+        return tuple(part["object_id"] for part in parts if "object_id" in part)
+
+    @property
+    def all_or_nothing(self) -> bool:
+        """Whether what it did counts only if it comes to its end."""
+        return self.kind is not None and bool(getattr(ask, self.kind).all_or_nothing)
 
 
 @dataclass(slots=True, eq=False)
@@ -108,7 +142,9 @@ class Story:
     latest: dict[tuple[int, PlaneRef], int] = field(default_factory=dict)
     jobs: dict[int, OpenJob] = field(default_factory=dict)
     deltas: list[int] = field(default_factory=list)
-    interrupted: list[int] = field(default_factory=list)
+    interrupted: list[Interrupted] = field(default_factory=list)
+    largest_label: int = 0
+    copied: list[tuple[int, int]] = field(default_factory=list)
     last_job: int = 0
     n_steps: int = 0
     ended: str = ""
@@ -163,8 +199,9 @@ class Story:
 
     def _on_labels(self, at: int, record: Record) -> None:
         self.labels = record
-        if record["adopted"]:
-            self.deltas.clear()
+
+    def _on_largest(self, at: int, record: Record) -> None:
+        self.largest_label = record["label"]
 
     def _on_setting(self, at: int, record: Record) -> None:
         self.settings[record["name"]] = decode(record["value"])
@@ -196,13 +233,16 @@ class Story:
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         self._apply(changes)
         writing = Writing(record["title"], record["object"], changes)
+        request = record.get("request") or {}
+        if request.get("kind") == ask.ImportLabels.__name__:
+            self.copied.append((request["offset"] + 1, request["largest"]))
         if record.get("job") is None:
             self._push(writing)
         else:
             self.jobs[record["job"]] = OpenJob(writing, record.get("request"))
 
     def _on_delta(self, at: int, record: Record) -> None:
-        if not self.labels.get("adopted") and len(self.deltas) >= 2 * MADE_AGAIN:
+        if len(self.deltas) >= 2 * MADE_AGAIN:
             del self.deltas[:MADE_AGAIN]
         self.deltas.append(at)
         job = self.jobs.get(record["job"])
@@ -211,13 +251,13 @@ class Story:
         plane, object_id = PlaneRef(*record["plane"]), record["object"]
         before = self.places.get((object_id, plane), NOWHERE)
         job.writing.writes.append(LabelWrite(at, plane, object_id, before))
-        if object_id:
+        if object_id > 0:
             self._place(object_id, plane, at, record["region"])
 
     def _on_end(self, at: int, record: Record) -> None:
         job = self.jobs.pop(record["job"], None)
         if job is not None and record["how"] != "finished":
-            job.writing.cut_short(self.objects)
+            job.writing.cut_short(self.objects, is_whole=not job.all_or_nothing)
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         self._apply(changes)
         if job is not None and job.step is None:
@@ -248,7 +288,7 @@ class Story:
         for write in step.writes if forward else reversed(step.writes):
             key = write.object_id, write.plane
             place = write.at if forward else write.before
-            if write.object_id and place != NOWHERE:
+            if write.object_id > 0 and place != NOWHERE:
                 self.places[key] = place
             else:
                 self.places.pop(key, None)
@@ -334,20 +374,20 @@ def recover(folder: str | Path) -> Recovered:
 
 
 def mend_labels(labels: LabelArray, story: Story) -> None:
-    """Make the last changes again and finish what was ordered, but for propagations: those can be resumed."""
+    """Make the last changes again and finish what was ordered, but for propagations: those can be resumed.
+
+    What counts only when it is complete is taken back.
+    """
     journal = labels.journal
     for at in story.deltas:
         impose(labels, LabelDelta.from_json(journal.read(at)))
-    for number, job in list(story.jobs.items()):
-        if job.step is not None:
-            _finish_restoring(labels, number, job)
-        elif job.request is not None and job.request["kind"] == "WriteLabels":
-            _finish_writing(labels, number, job, story)
-        elif job.request is not None:
-            story.interrupted.append(job.request.get("object_id", job.writing.object_id))
-        changes = encode_changes(_corrections(job, story, journal))
-        at = journal.append("end", job=number, how="interrupted", changes=changes)
+    for number, job in sorted(story.jobs.items(), key=lambda item: item[1].all_or_nothing):
+        _finish(labels, number, job, story)
+    while (step := story.history.next_undo) is not None and not step.is_whole:
+        number = story.last_job + 1
+        at = journal.append("undo", job=number)
         story.take(at, journal.read(at))
+        _finish(labels, number, story.jobs[number], story)
 
 
 def read_region(journal: Journal, at: int) -> Region:
@@ -381,6 +421,20 @@ def _open_labels(story: Story, journal: Journal) -> LabelArray | None:
     return LabelArray(open_labels(path), story.labels["level"], journal)
 
 
+def _finish(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None:
+    """Bring an open job to its end."""
+    journal = labels.journal
+    if job.step is not None:
+        _finish_restoring(labels, number, job)
+    elif job.kind == "WriteLabels":
+        _finish_writing(labels, number, job, story)
+    elif job.request is not None:
+        story.interrupted.append(Interrupted(str(job.kind), job.object_ids))
+    changes = encode_changes(_corrections(job, story, journal))
+    at = journal.append("end", job=number, how="interrupted", changes=changes)
+    story.take(at, journal.read(at))
+
+
 def _finish_restoring(labels: LabelArray, number: int, job: OpenJob) -> None:
     assert job.step is not None
     writes = job.step.writes if job.forward else reversed(job.step.writes)
@@ -392,9 +446,15 @@ def _finish_restoring(labels: LabelArray, number: int, job: OpenJob) -> None:
 def _corrections(job: OpenJob, story: Story, journal: Journal) -> list[RecordChange]:
     """Planes that an unfinished stroke by hand made the user's own."""
     touched: dict[int, set[PlaneRef]] = {}
+    there = {object_id for object_id, _ in story.places}
+    known = {
+        i
+        for i, record in story.objects.items()
+        if i in there or not record.marks.is_empty or not is_copied(i, story.copied)
+    }
     for write in job.writing.writes if job.step is None and job.request is None else ():
         _, before, after = LabelDelta.from_json(journal.read(write.at)).unpacked()
-        for object_id in {*before.tolist(), *after.tolist()} & story.objects.keys():
+        for object_id in {*before.tolist(), *after.tolist()} & known:
             touched.setdefault(object_id, set()).add(write.plane)
     return [
         RecordChange(i, {}, {"corrected": tuple(sorted({*story.objects[i].corrected, *planes}))})

@@ -1,7 +1,8 @@
 """A session once more, from its journal, with the model: the same labels, or where they differ.
 
 Orders are carried out by the same engine, in the order in which their changes were written; answers of the model are
-computed again wherever a mask came from one. What people painted by hand is taken from the journal.
+computed again wherever a mask came from one. What people painted by hand, or took from elsewhere, is taken from the
+journal.
 """
 
 from __future__ import annotations
@@ -150,11 +151,6 @@ class _Player:
     # Records
 
     def _make_labels(self, record: Record) -> None:
-        if record["adopted"]:
-            raise SessionError(
-                "this session wrote to a Labels layer that was there before, whose content its journal does not "
-                "hold; only sessions with labels of their own can be replayed"
-            )
         if self.story.image is None or ImageRef.of(self._volume).shape != self.story.image.shape:
             raise SessionError(
                 f"the image has the shape {ImageRef.of(self._volume).shape} (T, Z, Y, X, C), that of the session "
@@ -173,6 +169,8 @@ class _Player:
 
     def _begin(self, record: Record) -> None:
         request = record["request"]
+        if request["kind"] == ask.ImportLabels.__name__:  # the journal knows what came, not where from
+            return
         values = {name: decode(value, self._find) for name, value in request.items() if name != "kind"}
         kind = getattr(ask, request["kind"])
         made = kind(**values, labels=self._need_labels(), generation=record["job"])
@@ -185,7 +183,7 @@ class _Player:
             if isinstance(written, Written):
                 self._moved[at] = written.at
             return
-        delta = LabelDelta.from_json(record)  # by hand
+        delta = LabelDelta.from_json(record)  # by hand, or from elsewhere
         kept = Kept(self._journal, record["job"])
         kept(delta)
         self._moved[at] = kept.at

@@ -19,7 +19,7 @@ from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import LabelEdit, MaskPrediction
 from napari_sam.propagation.anchors import Gap
 from napari_sam.propagation.settings import PropagationSettings
-from napari_sam.session.history import LabelWrite
+from napari_sam.session.history import Writes
 from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import LabelArray
@@ -47,6 +47,8 @@ class Request:
     generation: int = 0
     priority: ClassVar[Priority] = Priority.SETUP
     title: ClassVar[str] = "Working"
+    all_or_nothing: ClassVar[bool] = False
+    """Whether what it did is taken back if it does not come to its end."""
 
     @property
     def lane(self) -> str | None:
@@ -117,20 +119,49 @@ class CreateLabels(Request):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class UseLabels(Request):
-    """Look through existing labels; answers with the largest one so far after every part.
+class ScanLabels(Request):
+    """Look for the largest of labels from elsewhere; answers with a Computed, whose `then` takes it.
 
-    What is found is copied into `copy`, which has the same shape, so that a killed program has it.
+    Parameters
+    ----------
+    source : array_like
+        Integers, read plane by plane.
+    then : callable
+        Called with the largest label on the session's own thread.
     """
 
-    labels: LabelArray
-    copy: LabelArray | None = None
+    source: Any
+    then: Callable[[int], None]
+    priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Reading the labels"
 
     @property
     def lane(self) -> str:
         """The last labels chosen win."""
         return "labels"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class ImportLabels(Request):
+    """Copy labels to where nothing is yet; answers with Copied. One that is cut short is taken back.
+
+    Parameters
+    ----------
+    source : array_like
+        (T, Z, Y, X) integers.
+    offset : int
+        Added to every label.
+    largest : int
+        What that gives at most.
+    """
+
+    labels: LabelArray
+    source: Any
+    offset: int
+    largest: int
+    priority: ClassVar[Priority] = Priority.PROPAGATE
+    title: ClassVar[str] = "Copying the labels"
+    all_or_nothing: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -294,6 +325,8 @@ class WriteLabels(Request):
 class TakeLabels(Request):
     """Look for objects in the labels; answers with Written, one an object and plane, that change nothing.
 
+    An object of which some planes are missing is of no use, so one that is cut short is taken back.
+
     Parameters
     ----------
     plane : PlaneRef
@@ -310,6 +343,7 @@ class TakeLabels(Request):
     skip: tuple[int, ...] = ()
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Taking objects from the labels"
+    all_or_nothing: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -367,7 +401,7 @@ class RestoreLabels(Request):
     """Take label changes back, or make them again; answers with Restored, one a change."""
 
     labels: LabelArray
-    writes: tuple[LabelWrite, ...]
+    writes: Writes
     forward: bool
     priority: ClassVar[Priority] = Priority.LABELS
     title: ClassVar[str] = "Restoring the labels"

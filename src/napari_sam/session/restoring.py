@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Reversible
 from dataclasses import dataclass
 
 from napari_sam.core.planes import Region
@@ -40,10 +40,10 @@ class Restored:
 
 
 def restore_writes(
-    labels: LabelArray, writes: Sequence[LabelWrite], forward: bool, job: int
+    labels: LabelArray, writes: Reversible[LabelWrite], forward: bool, job: int
 ) -> Iterator[Restored]:
     """Take changes of labels back, the last one first, or make them again."""
-    ordered = iter(writes if forward else writes[::-1])
+    ordered = iter(writes) if forward else reversed(writes)
     read = ((write, labels.journal.read(write.at)) for write in ordered)
     waiting: deque[tuple[LabelWrite, Record]] = deque()
 
@@ -63,7 +63,7 @@ def _restored(
 ) -> Restored:
     """Say which mask the object has now."""
     at = write.at if forward else write.before
-    if not write.object_id or at == NOWHERE:
+    if write.object_id <= 0 or at == NOWHERE:
         return Restored(write, change, None, NOWHERE)
     kept = record if forward else journal.read(at)
     region = unpack_region(kept["region"])

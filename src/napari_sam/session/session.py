@@ -17,13 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from psygnal import EmissionInfo, Signal
 
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
+from napari_sam.core.spaces import level_geometry
 from napari_sam.io.label_source import own_axes
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
@@ -125,6 +125,7 @@ class Session:
         self._loaded = "default"
         self.ledger = Ledger()
         self.largest_label = 0
+        self.copied: list[tuple[int, int]] = []
         self.closed = False
         self._folder = Path(folder)
         self._dispatch = dispatch
@@ -230,24 +231,15 @@ class Session:
         self.writer.forget()
         self.objects.clear()
         self.encoded.clear()
+        self.copied.clear()
         self.history.clear()
-        self.changed.emit()
-
-    def use_labels(self, labels: LabelArray) -> None:
-        """Write to labels that exist already; new objects get numbers above theirs.
-
-        They are copied into the session's folder, so that a killed program has them.
-        """
-        own, self.labels = self.labels, replace(labels, journal=self.journal)
-        copy = own if own is not None and own.array is not labels.array else None
-        self.orders.submit(ask.UseLabels(labels=self.labels, copy=copy))
-        if copy is not None:
-            self.opening.note_labels(labels.level, adopted=True)
         self.changed.emit()
 
     def note_label(self, label: int) -> None:
         """Give this label, and smaller ones, to no new object."""
-        self.largest_label = max(self.largest_label, label)
+        if label > self.largest_label:
+            self.largest_label = label
+            self.journal.append("largest", label=label)
         if self.record.is_empty and self.state.object_id <= label:
             self.state.object_id = self.next_free_id
 
@@ -424,8 +416,8 @@ class Session:
         """Where labels lie, if not in the planes that their array says."""
         if self.volume is None:
             return {}
-        factors = np.divide(self.volume.shape_zyx(0), self.volume.shape_zyx(labels.level))
-        return own_axes(self.volume, labels.array.ndim, (factors * self.volume.spacing_zyx).tolist())
+        spacing = level_geometry(self.volume, labels.level)["spacing_zyx"]
+        return own_axes(self.volume, labels.array.ndim, spacing)
 
     def _end_journal(self, discard: bool = False) -> None:
         """Let go of the journal once everything is in it."""

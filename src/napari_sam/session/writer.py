@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_sam.session.restoring import Restored
     from napari_sam.session.session import Session
 
-NOT_KEPT = ("generation", "labels", "volume", "journal")
+NOT_KEPT = ("generation", "labels", "volume", "journal", "source")
 """Fields of requests that the journal does not hold: they are the session's own."""
 
 
@@ -37,17 +37,11 @@ class Writer:
     ----------
     session : Session
         Whose objects, labels and history they are.
-
-    Attributes
-    ----------
-    places : dict of (int, PlaneRef) to int
-        Where in the journal the mask is kept that an object has in a plane of the labels.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.places: dict[tuple[int, PlaneRef], int] = {}
-        self._masks: dict[tuple[int, PlaneRef], Region | None] = {}
+        self._kept: dict[int, dict[PlaneRef, tuple[int, Region | None]]] = {}
 
     # Making steps
 
@@ -128,7 +122,7 @@ class Writer:
             session.state.object_id = step.object_id
             self._apply(step.ordered(forward))
             session.marks_changed.emit()
-        for object_id in {write.object_id for write in step.writes if write.object_id}:
+        for object_id in step.writes.object_ids:
             session.object(
                 object_id
             ).ends = ()  # the propagation that ended there is not the last thing any more
@@ -144,8 +138,8 @@ class Writer:
         """Note that an edit was written."""
         session, edit = self._session, written.edit
         region = edit.region if edit.region.area else None
-        key = edit.label, edit.plane
-        writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, self.places.get(key, NOWHERE)))
+        before, _ = self._kept.get(edit.label, {}).get(edit.plane, (NOWHERE, None))
+        writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, before))
         record = session.object(edit.label)
         self.set_written(record, edit.plane, region, written.at)
         record.set_score(edit.plane, _score(record, written) if region is not None else None)
@@ -153,23 +147,21 @@ class Writer:
     def take_restored(self, restored: Restored) -> None:
         """Note that a change of labels was taken back or made again."""
         write = restored.write
-        if write.object_id:
+        if write.object_id > 0:
             record = self._session.object(write.object_id)
             self.set_written(record, write.plane, restored.region, restored.at)
             record.set_score(write.plane, restored.score)
-        if not write.object_id or write.plane in record.corrected:
+        if write.object_id == 0 or (write.object_id > 0 and write.plane in record.corrected):
             self._follow(restored)
 
     def set_written(self, record: ObjectRecord, plane: PlaneRef, region: Region | None, at: int) -> None:
         """Note what the labels hold of an object in a plane (None for nothing), and where that is kept."""
         record.set_written(plane, region)
-        key = record.object_id, plane
+        kept = self._kept.setdefault(record.object_id, {})
         if region is None:
-            self.places.pop(key, None)
-            self._masks.pop(key, None)
+            kept.pop(plane, None)
         else:
-            self.places[key] = at
-            self._masks[key] = record.written.get(plane)
+            kept[plane] = at, record.written.get(plane)
         if record is self._session.record:
             self._session.predictions.show([plane])
 
@@ -192,40 +184,58 @@ class Writer:
                 for name, value in change.after.items():
                     setattr(record, name, value)
 
-    def encoded(self, value: Any) -> Any:
-        """A value for the journal; masks that are in it already are named by their place."""
-        origins = self._origins() if value is not None else {}
+    def encoded(self, value: Any, object_ids: Iterable[int]) -> Any:
+        """A value for the journal; masks of these objects that are in it already are named by their place."""
+        origins = self._origins(object_ids)
         return encode(value, lambda r: origins.get(id(r)))
 
     def _encoded(self, request: ask.Request) -> Any:
         """A request for the journal; None if it holds something that cannot be kept."""
-        origins = self._origins()
-        named = [f.name for f in fields(request) if f.name not in NOT_KEPT]
+        names = [f.name for f in fields(request) if f.name not in NOT_KEPT]
+        values = {name: getattr(request, name) for name in names}
         try:
-            values = {name: encode(getattr(request, name), lambda r: origins.get(id(r))) for name in named}
+            plain = self.encoded(list(values.values()), _objects_of(request))
         except TypeError:
             return None
-        return {"kind": type(request).__name__, **values}
+        return {"kind": type(request).__name__, **dict(zip(names, plain, strict=True))}
 
-    def _origins(self) -> dict[int, dict[str, Any]]:
-        """Where the masks come from that this session holds: id of the mask -> place or answer."""
-        session = self._session
+    def _origins(self, object_ids: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """Where the masks of some objects come from: id of the mask -> place or answer."""
+        predictions = self._session.predictions
         found: dict[int, dict[str, Any]] = {}
-        for record in session.objects.values():
+        for record in map(self._session.object, object_ids):
             for plane, prediction in record.predictions.items():
-                number = session.predictions.number_of(record.object_id, plane)
+                number = predictions.number_of(record.object_id, plane)
                 for i, candidate in enumerate(prediction.candidates):
                     if candidate.is_drawn:
                         found[id(candidate.region)] = {"answer": [number, i]}
-        for key, region in self._masks.items():
-            if region is not None and key in self.places:
-                found[id(region)] = {"at": self.places[key]}
+            for at, region in self._kept.get(record.object_id, {}).values():
+                if region is not None:
+                    found[id(region)] = {"at": at}
         return found
+
+    def remember(self, places: Mapping[tuple[int, PlaneRef], int]) -> None:
+        """Know where in the journal an earlier run kept the mask of each object in each plane."""
+        self._kept = {}
+        for (object_id, plane), at in places.items():
+            self._kept.setdefault(object_id, {})[plane] = at, None
 
     def forget(self) -> None:
         """Begin with another image."""
-        self.places = {}
-        self._masks = {}
+        self._kept = {}
+
+
+def _objects_of(request: ask.Request) -> Iterable[int]:
+    """Whose masks a request holds."""
+    match request:
+        case ask.WriteLabels():
+            return {edit.label for edit in request.edits}
+        case ask.Propagate():
+            return request.objects
+        case ask.Refine() | ask.AgreeAlongAxes():
+            return (request.object_id,)
+        case _:
+            return ()
 
 
 def _score(record: ObjectRecord, written: Written) -> PlaneScore | None:
