@@ -47,6 +47,17 @@ def test_any_index_writes_what_numpy_writes_and_tells_all_of_it(edit):
     np.testing.assert_array_equal(again.array, before)
 
 
+def test_the_number_of_a_painted_object_that_was_deleted_is_not_given_again(desk):
+    desk.session.object(1)
+    desk.session.hand.editable()[3, 4:8, 4:8] = 1
+    desk.session.hand.finish()
+    assert not desk.session.record.is_empty
+    desk.session.erase_object()
+    desk.settle()
+    assert desk.session.record.is_empty
+    assert desk.session.next_free_id == 2
+
+
 def test_it_is_told_before_it_is_written():
     array = np.zeros((2, 4, 4), np.uint8)
     seen = []

@@ -480,9 +480,12 @@ def _place_masks(story: Story, journal: Journal) -> None:
 
 def _look_at_painted(story: Story, labels: LabelArray | None) -> None:
     """Planes that the user painted by hand: what the labels hold is what the object is."""
+    if labels is None:
+        return
+    height, width = labels.array.shape[-2:]
     for record in story.objects.values():
-        for plane in record.corrected if labels is not None else ():
-            assert labels is not None
-            height, width = labels.array.shape[-2:]
+        if record.is_empty and is_copied(record.object_id, story.copied):
+            continue
+        for plane in record.corrected:
             region = Region.from_mask(labels.read(plane, (0, 0, height, width)) == record.object_id)
             record.set_written(plane, region if region.area else None)

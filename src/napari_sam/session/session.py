@@ -162,8 +162,8 @@ class Session:
 
     @property
     def next_free_id(self) -> int:
-        """A label that no object has."""
-        used = (record.object_id for record in self.objects.values() if not record.is_empty)
+        """A label that no object has, nor one that was painted and deleted: its planes are still the user's own."""
+        used = (r.object_id for r in self.objects.values() if r.corrected or not r.is_empty)
         return 1 + max(self.largest_label, *used, 0)
 
     @property
