@@ -435,8 +435,9 @@ class SessionMachine(RuleBasedStateMachine):
             if hasattr(self, "labels"):
                 self._journal_agrees()
         finally:
-            self.session.journal.close()
-            self.patch.undo()
+            self.patch.undo()  # first: an example may end before it has a session
+            if hasattr(self, "session"):
+                self.session.journal.close()
             shutil.rmtree(self.root)
 
     def _journal_agrees(self):
