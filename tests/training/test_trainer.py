@@ -63,6 +63,17 @@ def test_runs_repeat_and_resume_to_the_same_weights(tmp_path):
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "d"))
 
 
+def test_bfloat16_learns_and_repeats(tmp_path):
+    config = replace(CONFIG, precision="bfloat16", warm_start=0.0)
+    for name in ("a", "b"):
+        events = list(train(config, [plane(), plane(True)], tmp_path / name))
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path / "a").values())
+    exact = list(train(replace(config, precision="float32"), [plane(), plane(True)], tmp_path / "c"))
+    assert events[0].values["masks"] != exact[0].values["masks"]
+    assert events[0].values["masks"] == pytest.approx(exact[0].values["masks"], rel=0.05)
+
+
 def test_the_written_model_loads(tmp_path):
     list(train(CONFIG, [plane(), plane(True)], tmp_path))
     assert load_sam(tmp_path / "last.safetensors").config.name == "micro_test"

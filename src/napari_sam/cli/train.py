@@ -15,11 +15,20 @@ def train(
     output: Annotated[
         Path, typer.Argument(help="Folder of the run; an earlier run in it goes on.", show_default=False)
     ],
-    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a JSON file.")] = "default",
-    hours: Annotated[float | None, typer.Option(help="Time to spend, instead of the recipe's.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name of a recipe, or a JSON file; of several, each starts from what the one before it found. "
+            "By default the two of the model in the package.",
+            show_default=False,
+        ),
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Time to spend on each, instead of the recipe's.", show_default=False)
+    ] = None,
     synthetic: Annotated[int, typer.Option(help="Number of generated images to add.")] = 2000,
 ) -> None:
-    """Train a small SAM-family model from nothing, and write it to OUTPUT/best.safetensors.
+    """Train a small SAM-family model from nothing, and write it to OUTPUT/RECIPE/best.safetensors.
 
     Stop it whenever you like and run it again to go on from the last checkpoint.
 
@@ -27,14 +36,19 @@ def train(
     """
     from dataclasses import replace
 
-    from napari_sam.training.config import load_recipe
+    from napari_sam.training.config import STAGES, load_recipe
     from napari_sam.training.run import describe, prepare_data, prepare_machine
     from napari_sam.training.trainer import train as run
 
-    config = load_recipe(recipe)
-    config = replace(config, hours=hours) if hours else config
-    prepare_machine(config)
-    planes = prepare_data(data.expanduser(), output.expanduser(), synthetic, config)
-    for event in run(config, planes, output.expanduser()):
-        typer.echo(describe(event))
-    typer.echo(f"saved {output / 'best.safetensors'}")
+    names = recipe or list(STAGES)
+    configs = [load_recipe(name) for name in names]  # all are read before hours are spent on the first
+    found = ""
+    for name, config in zip(names, configs, strict=True):
+        config = replace(config, hours=hours or config.hours, start=config.start or found)
+        folder = output.expanduser() / Path(name).stem
+        prepare_machine(config)
+        planes = prepare_data(data.expanduser(), output.expanduser(), synthetic, config)
+        for event in run(config, planes, folder):
+            typer.echo(describe(event))
+        found = str(folder / "best.safetensors")
+        typer.echo(f"saved {found}")

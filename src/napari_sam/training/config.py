@@ -10,6 +10,8 @@ from typing import Any
 from napari_sam.errors import TrainingError
 
 RECIPES = Path(__file__).parent / "recipes"
+STAGES = ("default", "grown")
+"""The recipes of the model in the package, one after the other: a small network, then a deeper one grown from it."""
 
 
 def _default_weights() -> dict[str, float]:
@@ -28,8 +30,8 @@ class TrainConfig:
     model : str
         Name in `napari_sam.model.CONFIGS`.
     start : str
-        Weight file to start from, of this architecture or of the same one with fewer residual blocks; empty
-        draws the weights.
+        Weight file to start from, of this architecture or of the same one with fewer residual blocks. Empty draws
+        the weights, or takes those of the stage before.
     seed : int
         Everything random follows from it and from the number of the step.
     hours : float

@@ -13,6 +13,8 @@ from napari_sam.training.synthetic import generate_planes
 from napari_sam.training.trainer import TrainEvent
 
 SYNTHETIC_SEED = 7
+SPLIT_SEED = 0
+"""Whatever the seed of a run, the same images are kept out, so that a later stage is judged on none it has learned from."""
 
 
 def prepare_machine(config: TrainConfig) -> None:
@@ -31,7 +33,7 @@ def prepare_data(folder: Path, out_dir: Path, synthetic: int, config: TrainConfi
     """
     real, generated = out_dir / "packed.npz", out_dir / f"synthetic-{synthetic}.npz"
     if not real.is_file():
-        write_packed(read_folder(folder, config.validation, config.seed), real)
+        write_packed(read_folder(folder, config.validation, SPLIT_SEED), real)
     if synthetic and not generated.is_file():
         write_packed(generate_planes(synthetic, SYNTHETIC_SEED), generated)
     return read_packed(real) + (read_packed(generated) if synthetic else [])

@@ -1,0 +1,41 @@
+"""`napari-sam train`: one recipe after the other."""
+
+from dataclasses import replace
+
+import numpy as np
+import tifffile
+
+from napari_sam.model.checkpoints import load_checkpoint
+
+
+def test_recipes_follow_each_other(call, tmp_path, monkeypatch):
+    """Each starts from what the one before it found, also where it is deeper; what is done is not done again."""
+    from napari_sam.model.configs import CONFIGS
+    from napari_sam.training.config import TrainConfig
+
+    small = CONFIGS["micro_test"]
+    deep = replace(small, name="deep_test", encoder=replace(small.encoder, blocks=(1, 2, 1, 1)))
+    monkeypatch.setitem(CONFIGS, "deep_test", deep)
+    labels = np.zeros((64, 64), np.uint16)
+    labels[8:24, 8:28], labels[36:56, 30:50] = 1, 2
+    for number in range(5):
+        tifffile.imwrite(tmp_path / f"data_{number}_img.tif", (labels > 0).astype(np.uint8) * 180 + 30)
+        tifffile.imwrite(tmp_path / f"data_{number}_lbl.tif", labels)
+    recipes = []
+    for name, model in (("first", "micro_test"), ("second", "deep_test")):
+        config = TrainConfig(
+            model, max_steps=2, stages=((0.0, 64, 1),), warm_start=0.0, workers=0, model_input=64
+        )
+        recipes.append(tmp_path / f"{name}.json")
+        recipes[-1].write_text(config.to_json())
+    arguments = ["train", tmp_path, tmp_path / "out", "--synthetic", "0"]
+    for recipe in recipes:
+        arguments += ["--recipe", recipe]
+    code, _, err = call(*arguments)
+    assert code == 0, err
+    assert load_checkpoint(tmp_path / "out" / "second" / "best.safetensors")[0].name == "deep_test"
+    first = tmp_path / "out" / "first" / "best.safetensors"
+    assert str(first) in (tmp_path / "out" / "second" / "config.json").read_text()
+    before = first.read_bytes()
+    assert call(*arguments)[0] == 0
+    assert first.read_bytes() == before
