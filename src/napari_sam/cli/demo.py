@@ -30,7 +30,7 @@ def demo(
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
 ) -> None:
-    """Segment chloroplasts in a real electron microscopy volume that the model was not trained on.
+    """Segment chloroplasts in a real electron microscopy volume, in a part of it that the model was not trained on.
 
     Encodes its planes, carries eight clicked objects through them, saves labels as OME-Zarr and OME-TIFF,
     draws a picture, and compares with the labels published with the volume.

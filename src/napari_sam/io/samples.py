@@ -1,7 +1,7 @@
 """Two real volumes that come with the package, each with the labels published with it.
 
 Where they come from and their licences are in ``samples/README.md``. The default model was not trained on
-them.
+them, but on others of their kind.
 """
 
 from __future__ import annotations
