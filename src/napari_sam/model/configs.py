@@ -1,7 +1,7 @@
 """Variants of the SAM family as data: a network is built from one of these values and nothing else.
 
 Numbers of ViT-B, L and H: SAM paper, appendix A, "Image encoder"; of TinyViT: MobileSAM (arXiv 2306.14289)
-and TinyViT (arXiv 2207.10666). `micro` is the model that ships with this program.
+and TinyViT (arXiv 2207.10666). `small` is the model that ships with this program, `micro` the one that it grew from.
 """
 
 from __future__ import annotations
