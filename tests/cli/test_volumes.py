@@ -64,3 +64,11 @@ def test_files(phantom, tmp_path):
     (result,) = evaluate_volumes([pair], FakePredictor(), EXACT)
     assert result.name == "balls"
     assert result.means[0] == 1.0
+
+
+def test_an_object_is_measured_alone():
+    """Where two things run together, the mark on the one must not hold the other back."""
+    phantom = ball_volume((20, 48, 80), [(9, 24, 30), (9, 24, 46)], radii=[9.0, 9.0])
+    both = trial(phantom.image, phantom.labels).run("touching")
+    one = trial(phantom.image, np.where(phantom.labels == 1, 1, 0)).run("one")
+    assert both.one_click[1] == one.one_click[1] < 1

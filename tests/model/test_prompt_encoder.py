@@ -112,3 +112,12 @@ def test_pe_scale_sets_the_spread_of_the_frequencies():
         assert config.prompt.pe_scale == scale
     matrix = build_sam(CONFIGS["micro_test"]).prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     assert 2.0 < float(matrix.std()) < 4.0
+
+
+def test_positions_keep_full_precision_under_autocast():
+    torch.manual_seed(0)
+    encode = build_sam(CONFIGS["micro_test"]).prompt_encoder.pe_layer
+    xy = torch.rand(50, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encode(xy)
+    assert torch.equal(found, encode(xy))
