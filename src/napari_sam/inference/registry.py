@@ -108,11 +108,11 @@ def _micro_sam(name: str, folder: str, xxh128: str, good_for: str) -> ModelEntry
 _ENTRIES = (
     ModelEntry(
         "default",
-        "micro",
+        "small",
         "default.safetensors",
         "",
         "",
-        11_414_144,
+        20_425_152,
         "BSD-3-Clause",
         "ships with this program, see the model card",
         "cells, nuclei and organelles; small and quick, nothing to fetch",
