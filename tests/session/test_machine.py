@@ -415,6 +415,7 @@ class SessionMachine(RuleBasedStateMachine):
     def objects_are_those_of_the_model(self):
         if not hasattr(self, "labels"):
             return
+        assert all(mask.any() for mask in self._found().values())
         found, wanted = self._in_labels(self._found()), self._in_labels(self.written)
         assert found.keys() == wanted.keys()
         assert all((found[key] == mask).all() for key, mask in wanted.items())

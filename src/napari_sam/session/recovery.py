@@ -471,10 +471,14 @@ def _finish_writing(labels: LabelArray, number: int, job: OpenJob, story: Story)
 
 
 def _place_masks(story: Story, journal: Journal) -> None:
-    for (object_id, plane), at in story.places.items():
+    for (object_id, plane), at in list(story.places.items()):
         kept = journal.read(at)
+        region = unpack_region(kept["region"])
+        if not region.area:  # a deletion that was made again
+            del story.places[object_id, plane]
+            continue
         record = story.objects[object_id]
-        record.set_written(plane, unpack_region(kept["region"]))
+        record.set_written(plane, region)
         record.set_score(plane, decode(kept.get("score")))
 
 
