@@ -104,7 +104,6 @@ class TrainConfig:
     # how it runs
     threads: int = 2
     workers: int = 1
-    device: str = "cpu"
     precision: str = "float32"
     """Of the networks: "float32", "bfloat16" or "auto", the faster one; weights and losses stay float32. Not for encoders
     with layers of 8 channels, as tests have: their gradients in bfloat16 were seen to write beyond their memory (oneDNN)."""
