@@ -35,7 +35,8 @@ def plane(held_out=False):
 
 
 def weights(folder):
-    return load_state(folder / "state.pt", CONFIG).sam.state_dict()
+    config = TrainConfig.from_json((folder / "config.json").read_text())
+    return load_state(folder / "state.pt", config).sam.state_dict()
 
 
 def same(a, b):
@@ -63,13 +64,20 @@ def test_runs_repeat_and_resume_to_the_same_weights(tmp_path):
     assert not same(weights(tmp_path / "a"), weights(tmp_path / "d"))
 
 
+def test_a_run_goes_on_with_the_settings_it_began_with(tmp_path):
+    list(train(CONFIG, [plane(), plane(True)], tmp_path))
+    longer = replace(CONFIG, max_steps=6, threads=1)
+    assert list(train(longer, [plane(), plane(True)], tmp_path))[-1].step == 6
+    with pytest.raises(TrainingError, match=r"learning_rate was 0\.001, is 0\.01"):
+        list(train(replace(longer, learning_rate=0.01), [plane(), plane(True)], tmp_path))
+
+
 def test_bfloat16_learns_and_repeats(tmp_path):
     config = replace(CONFIG, model="micro", max_steps=2, precision="bfloat16", warm_start=0.0)
     for name in ("a", "b"):
         events = list(train(config, [plane(), plane(True)], tmp_path / name))
-    learned = [load_state(tmp_path / name / "state.pt", config).sam.state_dict() for name in ("a", "b")]
-    assert same(*learned)
-    assert all(value.dtype != torch.bfloat16 for value in learned[0].values())
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path / "a").values())
     exact = list(train(replace(config, precision="float32"), [plane(), plane(True)], tmp_path / "c"))
     assert events[0].values["masks"] != exact[0].values["masks"]
     assert events[0].values["masks"] == pytest.approx(exact[0].values["masks"], rel=0.05)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,18 @@ from napari_sam.model.sam import Sam, build_sam
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.dense import DenseHead
 from napari_sam.training.initialise import look_at_positions, start_from
+
+MAY_CHANGE = {
+    "hours",
+    "max_steps",
+    "threads",
+    "workers",
+    "precision",
+    "log_every",
+    "checkpoint_minutes",
+    "validate_minutes",
+}
+"""Settings that may be others when a run goes on."""
 
 
 @dataclass(slots=True)
@@ -111,9 +123,16 @@ def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
 
 
 def load_state(path: Path, config: TrainConfig) -> TrainState:
-    """Read what `save_state` wrote."""
+    """Read what `save_state` wrote.
+
+    Raises
+    ------
+    TrainingError
+        The file is damaged, or belongs to a run with other settings.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+        _need_same_settings(path, TrainConfig.from_json(content["config"]), config)
         state = new_state(config)
         for part in ("sam", "average", "head"):
             getattr(state, part).load_state_dict(content[part])
@@ -123,3 +142,17 @@ def load_state(path: Path, config: TrainConfig) -> TrainState:
     step, state.elapsed, since, state.best = content["counters"]
     state.step, state.interactive_since = int(step), int(since)
     return state
+
+
+def _need_same_settings(path: Path, before: TrainConfig, now: TrainConfig) -> None:
+    names = sorted(entry.name for entry in fields(TrainConfig) if entry.name not in MAY_CHANGE)
+    changed = [
+        f"{n} was {getattr(before, n)!r}, is {getattr(now, n)!r}"
+        for n in names
+        if getattr(before, n) != getattr(now, n)
+    ]
+    if changed:
+        raise TrainingError(
+            f"{path} belongs to a run with other settings ({'; '.join(changed)}); start in another folder, or go on "
+            "with the recipe that it began with"
+        )

@@ -81,8 +81,8 @@ def train(config: TrainConfig, planes: list[LabelledPlane], out_dir: Path) -> It
     if not any(not plane.held_out for plane in planes):
         raise TrainingError("there is no plane to train on; all are held out or there are none")
     out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "config.json").write_text(config.to_json())
     run = _Run(config, planes, out_dir)
+    (out_dir / "config.json").write_text(config.to_json())
     with open(out_dir / "log.jsonl", "a") as log:
         for event in run.events():
             log.write(json.dumps(asdict(event)) + "\n")
