@@ -133,6 +133,24 @@ def few_path(tmp_path_factory, noisy_path):
     return path
 
 
+@pytest.mark.filterwarnings("ignore:.*not stored")
+def test_strict_stops_where_chunks_are_missing(call, model_path, few_path, tmp_path):
+    path = tmp_path / "holes.zarr"
+    array = zarr.create_array(str(path), shape=(4, 64, 64), chunks=(1, 64, 64), dtype="uint8", fill_value=0)
+    array[:3] = 7
+    shared = ("--axes", "ZYX", "--model", model_path, "--cache", tmp_path / "cache")
+    code, _, err = call("embed", path, *shared, "--strict")
+    assert code == 1
+    assert "not stored" in err
+    assert call("embed", path, *shared)[0] == 0
+    output = tmp_path / "labels.tif"
+    code, _, err = call(
+        "segment", path, *shared, "--prompts", few_path, "--output", output, "--strict", "--propagate"
+    )
+    assert code == 1
+    assert not output.exists()
+
+
 def test_one_channel_is_embedded_and_segmented_as_if_it_were_alone(
     call, channels_path, few_path, model_path, tmp_path, read_labels
 ):

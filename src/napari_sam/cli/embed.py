@@ -25,6 +25,7 @@ def embed(  # noqa: PLR0913 - a command's parameters are its options
     cache: o.Cache = None,
     axes: o.Axes = None,
     channel: o.Channel = None,
+    strict: o.Strict = False,
     level: Annotated[int, typer.Option(help="Multiscale level; 0 is full resolution.")] = 0,
     time: Annotated[int, typer.Option(help="Time point.")] = 0,
     device: o.Device = "auto",
@@ -43,10 +44,10 @@ def embed(  # noqa: PLR0913 - a command's parameters are its options
     from napari_sam.core.planes import PlaneRef
 
     along = o.parse_axis(axis)
-    with o.open_input(volume, axes, channel) as source:
+    with o.open_input(volume, axes, channel, strict) as source:
         wanted = o.parse_planes(planes, source.shape_zyx(level)[along])
         spec = ModelSpec(model, device, dtype, object_diameter)
-        job = replace(make_job(source, axes, spec, cache, time), channel=channel)
+        job = replace(make_job(source, axes, spec, cache, time), channel=channel, strict=strict)
     refs = [PlaneRef(along, index, level, time) for index in wanted]
     started, n_found = perf_counter(), 0
     for was_there in o.progress(_embedded(job, refs, scheduler), len(refs), "embed"):

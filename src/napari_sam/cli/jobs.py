@@ -43,6 +43,8 @@ class Job:
         Folder that embeddings are kept in; the user's when left out.
     channel : int, optional
         Of the volume; all of them mixed when left out.
+    strict : bool
+        Whether chunks that are not stored are an error.
     """
 
     spec: ModelSpec
@@ -51,6 +53,7 @@ class Job:
     contrast: Contrast
     cache: str | None = None
     channel: int | None = None
+    strict: bool = False
 
 
 def make_job(volume: Volume, axes: str | None, spec: ModelSpec, cache: Path | None, time: int = 0) -> Job:
@@ -78,7 +81,7 @@ def _open_encoder(job: Job) -> CachedEncoder:
     from napari_sam.inference.predictor import load_spec
 
     store = open_store(Path(job.cache) if job.cache else None)
-    volume = open_input(Path(job.volume), job.axes, job.channel)
+    volume = open_input(Path(job.volume), job.axes, job.channel, job.strict)
     return CachedEncoder(volume, load_spec(job.spec, progress=True), store, job.contrast)
 
 

@@ -12,7 +12,7 @@ from napari_sam.errors import NapariSamError, VolumeError
 
 if TYPE_CHECKING:
     from napari_sam.core.protocols import EmbeddingStore
-    from napari_sam.io.volume import Volume
+    from napari_sam.io.volume import MissingChunks, Volume
 
 Item = TypeVar("Item")
 
@@ -46,6 +46,14 @@ Channel = Annotated[
     int | None,
     typer.Option(min=0, help="Which channel the model sees, counted from 0; all mixed when left out."),
 ]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Stop where a zarr has chunks that are not stored, as of a copy that is not complete; else a warning "
+        "says so, and they read as background.",
+    ),
+]
 Cache = Annotated[
     Path | None, typer.Option(help="Folder that embeddings are kept in; your user cache when left out.")
 ]
@@ -77,7 +85,7 @@ def parse_planes(text: str | None, n_planes: int) -> range:
     return range(start, stop)
 
 
-def open_input(path: Path, axes: str | None, channel: int | None = None) -> Volume:
+def open_input(path: Path, axes: str | None, channel: int | None = None, strict: bool = False) -> Volume:
     """Open a volume, or one channel of it, by its absolute path, so that other processes find it too.
 
     Raises
@@ -87,7 +95,8 @@ def open_input(path: Path, axes: str | None, channel: int | None = None) -> Volu
     """
     from napari_sam.io.volume import open_volume
 
-    volume = open_volume(path.expanduser().absolute(), axes=axes)
+    missing: MissingChunks = "error" if strict else "warn"
+    volume = open_volume(path.expanduser().absolute(), axes=axes, missing_chunks=missing)
     if channel is None:
         return volume
     if not 0 <= channel < volume.n_channels:

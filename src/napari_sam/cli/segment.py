@@ -35,6 +35,7 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     cache: o.Cache = None,
     axes: o.Axes = None,
     channel: o.Channel = None,
+    strict: o.Strict = False,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     object_diameter: o.ObjectDiameter = None,
@@ -57,10 +58,10 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     check_output(output, overwrite)
     if three_axes and not propagate:
         raise typer.BadParameter("--three-axes says how objects are carried; add --propagate")
-    with o.open_input(volume, axes, channel) as source:
+    with o.open_input(volume, axes, channel, strict) as source:
         asked = read_prompts(prompts, source)
         spec = ModelSpec(model, device, dtype, object_diameter)
-        job = replace(make_job(source, axes, spec, cache, asked.time), channel=channel)
+        job = replace(make_job(source, axes, spec, cache, asked.time), channel=channel, strict=strict)
         labels = create_partial(output, source, asked.planes[0], max(asked.seeds))
         steps = o.progress(
             _steps(job, asked, _journey(asked, propagate, three_axes), scheduler), None, "segment", "mask"
