@@ -22,14 +22,14 @@ SIZES = {"T": 3, "C": 2, "Z": 8, "Y": 12, "X": 16}
 @st.composite
 def transforms(draw, ndim, shown):
     """Keyword arguments of a layer: any scale and translation, rotated and sheared in the plane that is shown."""
-    numbers = st.floats(0.2, 5.0)
-    scale = [draw(numbers) for _ in range(ndim)]
-    translate = [draw(st.floats(-20, 20)) for _ in range(ndim)]
+    unit = 10.0 ** draw(st.integers(-3, 5))  # metres or picometres: people have both
+    scale = [unit * draw(st.floats(0.2, 5.0)) for _ in range(ndim)]
+    translate = [unit * draw(st.floats(-20, 20)) for _ in range(ndim)]
     turn = np.deg2rad(draw(st.floats(-80, 80)))
     rotate, affine = np.eye(ndim), np.eye(ndim + 1)
     rotate[np.ix_(shown, shown)] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
     affine[shown[0], shown[1]] = draw(st.floats(-0.5, 0.5))
-    affine[:-1, -1] = draw(st.floats(-5, 5))
+    affine[:-1, -1] = unit * draw(st.floats(-5, 5))
     return {"scale": scale, "translate": translate, "rotate": rotate, "affine": affine}
 
 
