@@ -1,5 +1,6 @@
 """A scripted session in a real window: click, preview, keep, propagate, undo, save, reopen."""
 
+import dask.array as da
 import numpy as np
 import pytest
 import zarr
@@ -8,6 +9,18 @@ from napari_sam.io.volume import open_volume
 from napari_sam.testing.phantoms import ball_volume
 
 pytestmark = pytest.mark.gui
+
+
+def test_a_click_on_a_dask_layer(segment, wait):
+    phantom = ball_volume()
+    lazy = da.from_array(phantom.image, chunks=(1, *phantom.image.shape[1:]))
+    widget = segment(lazy, name="lazy")
+    middle = [(side - 1) / 2 for side in phantom.image.shape]
+    widget.viewer.dims.set_point(0, round(middle[0]))
+    widget.controller.layers.points.add([round(middle[0]), middle[1], middle[2]])
+    wait(widget)
+    shown = widget.controller.layers.preview._slice.image.raw > 0
+    np.testing.assert_array_equal(shown, phantom.labels[round(middle[0])] > 0)
 
 
 def test_click_keep_propagate_undo_save(segment, wait, tmp_path):
@@ -33,6 +46,8 @@ def test_click_keep_propagate_undo_save(segment, wait, tmp_path):
     session.propagate()
     wait(widget)
     np.testing.assert_array_equal(layers.labels.data[:] == 1, phantom.labels == 1)
+    assert "Stopped at plane" in widget.status.text()
+    assert "the mask became empty" in widget.status.text()
 
     session.undo()
     wait(widget)
