@@ -120,22 +120,27 @@ def _is_isotropic(shape: tuple[int, ...]) -> bool:
 def _volume_planes(
     image: Array, labels: Array, name: str, first_volume: int, share: float
 ) -> list[LabelledPlane]:
-    """Planes of a volume; a block at the end of every axis is held out, after a gap."""
+    """Planes of a volume; a block at the end of every axis is held out, after a gap, from planes along the others too."""
     planes = []
-    for axis in range(3 if _is_isotropic(labels.shape) else 1):
-        count = labels.shape[axis]
-        kept_out = round(count * share) if count >= 20 else int(share > 0 and count > 3)
-        gap = kept_out if count >= 20 else 0
-        for i in range(count):
-            if count - kept_out - gap <= i < count - kept_out:
-                continue
-            plane = (
-                np.ascontiguousarray(np.take(image, i, axis)),
-                np.ascontiguousarray(np.take(labels, i, axis)),
-            )
+    axes = range(3 if _is_isotropic(labels.shape) else 1)
+    kept = [_planes_kept_out(labels.shape[axis], share) for axis in axes]
+    learned = tuple(slice(labels.shape[axis] - sum(kept[axis])) for axis in axes)
+    for axis in axes:
+        count, (gap, kept_out) = labels.shape[axis], kept[axis]
+        for i in [*range(count - kept_out - gap), *range(count - kept_out, count)]:
+            held_out = i >= count - kept_out
+            block = () if held_out else learned
+            plane = [np.ascontiguousarray(np.take(array[block], i, axis)) for array in (image, labels)]
             if plane[1].any():
-                planes.append(LabelledPlane(name, *plane, first_volume + axis, i, i >= count - kept_out))
+                planes.append(LabelledPlane(name, plane[0], plane[1], first_volume + axis, i, held_out))
     return planes
+
+
+def _planes_kept_out(count: int, share: float) -> tuple[int, int]:
+    """Planes of the gap, and planes that are held out behind it."""
+    if count >= 20:
+        return (round(count * share),) * 2
+    return 0, int(share > 0 and count > 3)
 
 
 def read_folder(folder: Path, validation: float = 0.06, seed: int = 0) -> list[LabelledPlane]:
