@@ -66,7 +66,7 @@ def test_runs_repeat_and_resume_to_the_same_weights(tmp_path):
 
 def test_a_run_goes_on_with_the_settings_it_began_with(tmp_path):
     list(train(CONFIG, [plane(), plane(True)], tmp_path))
-    longer = replace(CONFIG, max_steps=6, threads=1)
+    longer = replace(CONFIG, max_steps=6, threads=1, start="gone.safetensors")
     assert list(train(longer, [plane(), plane(True)], tmp_path))[-1].step == 6
     with pytest.raises(TrainingError, match=r"learning_rate was 0\.001, is 0\.01"):
         list(train(replace(longer, learning_rate=0.01), [plane(), plane(True)], tmp_path))

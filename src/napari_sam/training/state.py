@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from napari_sam.training.dense import DenseHead
 from napari_sam.training.initialise import look_at_positions, start_from
 
 MAY_CHANGE = {
+    "start",
     "hours",
     "max_steps",
     "threads",
@@ -29,7 +30,7 @@ MAY_CHANGE = {
     "checkpoint_minutes",
     "validate_minutes",
 }
-"""Settings that may be others when a run goes on."""
+"""Settings that may be others when a run goes on; what it started from may be gone."""
 
 
 @dataclass(slots=True)
@@ -133,7 +134,7 @@ def load_state(path: Path, config: TrainConfig) -> TrainState:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         _need_same_settings(path, TrainConfig.from_json(content["config"]), config)
-        state = new_state(config)
+        state = new_state(replace(config, start=""))  # where it started from does not matter any more
         for part in ("sam", "average", "head"):
             getattr(state, part).load_state_dict(content[part])
         state.optimizer.load_state_dict(content["optimizer"])
