@@ -39,7 +39,15 @@ def test_shapes_of_every_configuration(name):
 
 @pytest.mark.parametrize(
     ("name", "millions"),
-    [("vit_b", 93.7), ("vit_l", 312.3), ("vit_h", 641.1), ("vit_t", 9.8), ("micro", 5.7), ("small", 10.1)],
+    [
+        ("vit_b", 93.7),
+        ("vit_l", 312.3),
+        ("vit_h", 641.1),
+        ("vit_t", 9.8),
+        ("micro", 5.7),
+        ("small", 10.1),
+        ("medium", 11.6),
+    ],
 )
 def test_number_of_parameters(name, millions):
     with torch.device("meta"):

@@ -72,6 +72,21 @@ def test_a_run_goes_on_with_the_settings_it_began_with(tmp_path):
         list(train(replace(longer, learning_rate=0.01), [plane(), plane(True)], tmp_path))
 
 
+def test_processes_that_prepare_batches_change_nothing(tmp_path):
+    config = replace(CONFIG, accumulate=2)
+    for workers in (0, 1):
+        list(train(replace(config, workers=workers), [plane(), plane(True)], tmp_path / str(workers)))
+    assert same(weights(tmp_path / "0"), weights(tmp_path / "1"))
+
+
+def test_accumulated_batches_are_one_step(tmp_path):
+    config = replace(CONFIG, max_steps=2, warm_start=0.0)
+    for accumulate in (1, 3):
+        events = list(train(replace(config, accumulate=accumulate), [plane()], tmp_path / str(accumulate)))
+        assert [event.step for event in events if event.kind == "step"] == [1, 2]
+    assert not same(weights(tmp_path / "1"), weights(tmp_path / "3"))
+
+
 def test_bfloat16_learns_and_repeats(tmp_path):
     config = replace(CONFIG, model="micro", max_steps=2, precision="bfloat16", warm_start=0.0)
     for name in ("a", "b"):

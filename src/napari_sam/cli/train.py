@@ -19,14 +19,14 @@ def train(
         list[str] | None,
         typer.Option(
             help="Name of a recipe, or a JSON file; of several, each starts from what the one before it found. "
-            "By default the two of the model in the package.",
+            "By default those of the model in the package.",
             show_default=False,
         ),
     ] = None,
     hours: Annotated[
         float | None, typer.Option(help="Time to spend on each, instead of the recipe's.", show_default=False)
     ] = None,
-    synthetic: Annotated[int, typer.Option(help="Number of generated images to add.")] = 2000,
+    synthetic: Annotated[int, typer.Option(help="Number of generated images to add.")] = 1600,
 ) -> None:
     """Train a small SAM-family model from nothing, and write it to OUTPUT/RECIPE/best.safetensors.
 
@@ -44,7 +44,9 @@ def train(
     configs = [load_recipe(name) for name in names]  # all are read before hours are spent on the first
     found = ""
     for name, config in zip(names, configs, strict=True):
-        config = replace(config, hours=hours or config.hours, start=config.start or found)
+        config = replace(config, start=config.start or found)
+        if hours is not None:
+            config = replace(config, hours=hours, max_steps=0)
         folder = output.expanduser() / Path(name).stem
         prepare_machine(config)
         planes = prepare_data(data.expanduser(), output.expanduser(), synthetic, config)

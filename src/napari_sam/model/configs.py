@@ -1,7 +1,7 @@
 """Variants of the SAM family as data: a network is built from one of these values and nothing else.
 
 Numbers of ViT-B, L and H: SAM paper, appendix A, "Image encoder"; of TinyViT: MobileSAM (arXiv 2306.14289)
-and TinyViT (arXiv 2207.10666). `small` is the model that ships with this program, `micro` the one that it grew from.
+and TinyViT (arXiv 2207.10666). `medium` is the model that ships with this program, `micro` and `small` what it grew from.
 """
 
 from __future__ import annotations
@@ -219,6 +219,15 @@ _ALL = (
         "small",
         512,
         PyramidConfig(blocks=(2, 4, 6, 3)),
+        PromptEncoderConfig(pe_scale=3.0, box_middle=True),
+        _MICRO_DECODER,
+        128,
+        connected=True,
+    ),
+    SamConfig(
+        "medium",
+        512,
+        PyramidConfig(blocks=(4, 8, 7, 3)),
         PromptEncoderConfig(pe_scale=3.0, box_middle=True),
         _MICRO_DECODER,
         128,

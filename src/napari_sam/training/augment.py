@@ -69,6 +69,16 @@ def contrast(image: Array, rng: Rng) -> Array:
     return np.asarray(image * keep + level * (1 - keep), np.float32)
 
 
+def missing(image: Array, rng: Rng) -> Array:
+    """A band without signal, as where a section is torn, folded or was not recorded."""
+    angle, middle, half = rng.uniform(0, np.pi), rng.uniform(-0.6, 0.6), rng.uniform(0.02, 0.2)
+    y, x = (np.linspace(-1, 1, side, dtype=np.float32) for side in image.shape[:2])
+    band = np.abs(np.add.outer(y * np.sin(angle), x * np.cos(angle)) - middle) < half
+    result = image.copy()
+    result[band] = rng.choice([0.0, rng.random(), 1.0])
+    return result
+
+
 def colour(image: Array, rng: Rng) -> Array:
     """(H, W) or (H, W, 3) to (H, W, 3): grey for most, channels mixed, dropped or tinted for some."""
     if image.ndim == 3:
@@ -106,7 +116,14 @@ def augment(image: Array, rng: Rng) -> Array:
     result = stretch(np.asarray(image, np.float32), rng)
     if rng.random() < 0.3:
         result = 1 - result
-    for change, share in ((curve, 0.5), (shading, 0.2), (blur, 0.2), (contrast, 0.3), (noise, 0.4)):
+    for change, share in (
+        (curve, 0.5),
+        (shading, 0.2),
+        (blur, 0.2),
+        (contrast, 0.3),
+        (missing, 0.04),
+        (noise, 0.4),
+    ):
         if rng.random() < share:
             result = change(result, rng)
     return colour(result, rng) * 255

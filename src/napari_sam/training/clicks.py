@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from napari_sam.training.config import TrainConfig
 
@@ -47,9 +48,12 @@ def depth(masks: Tensor, limit: int = DEPTH_LIMIT) -> Tensor:
     """Chessboard distance of the pixels of (N, h, w) bool masks to their border, at most `limit`."""
     left, total = masks, masks.float()
     for _ in range(limit - 1):
-        left = _eroded(_eroded(left).mT).mT
-        if not left.any():
-            break
+        if left.is_cuda:  # few kernels, and nobody waits for an answer
+            left = F.max_pool2d((~left).half()[:, None], 3, 1, 1)[:, 0] == 0
+        else:
+            left = _eroded(_eroded(left).mT).mT
+            if not left.any():
+                break
         total += left
     return total
 
@@ -70,7 +74,7 @@ def pick(regions: Tensor, deep: Tensor, generator: torch.Generator) -> Tensor:
     (N,) long tensor
         Flat index; of an empty region 0.
     """
-    chance = torch.rand(regions.shape, generator=generator)
+    chance = torch.rand(regions.shape, generator=generator, device=regions.device)
     keys = torch.where(deep[:, None, None], depth(regions) + 1.5 * chance, chance + 1e-6) * regions
     return keys.flatten(1).argmax(1)
 
@@ -79,7 +83,7 @@ def to_points(flat: Tensor, width: int, generator: torch.Generator | None = None
     """Flat mask pixels (N,) to xy of the crop (N, 2), spread over the pixel where a generator is given."""
     yx = torch.stack([flat // width, flat % width], 1).float() * STRIDE + (STRIDE - 1) / 2
     if generator is not None:
-        yx = yx + (torch.rand(yx.shape, generator=generator) - 0.5) * (STRIDE - 1)
+        yx = yx + (torch.rand(yx.shape, generator=generator, device=yx.device) - 0.5) * (STRIDE - 1)
     return yx.flip(1)
 
 
@@ -95,8 +99,10 @@ def tight_boxes(masks: Tensor) -> Tensor:
 def jitter_boxes(boxes: Tensor, generator: torch.Generator) -> Tensor:
     """Move each side by a tenth of its length (standard deviation), at most 20 px; half of them far less."""
     side = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    strength = torch.where(torch.rand(len(boxes), 1, generator=generator) < 0.5, 0.1, 0.02)
-    noise = torch.randn(boxes.shape, generator=generator) * strength * side
+    strength = torch.where(
+        torch.rand(len(boxes), 1, generator=generator, device=boxes.device) < 0.5, 0.1, 0.02
+    )
+    noise = torch.randn(boxes.shape, generator=generator, device=boxes.device) * strength * side
     return boxes + noise.clamp(-20, 20).clamp(-0.4 * side, 0.4 * side)
 
 
@@ -118,13 +124,13 @@ def first_prompts(
         See `PromptEncoderConfig`.
     """
     count, _, width = masks.shape
-    kind = torch.rand(count, generator=generator)
+    kind = torch.rand(count, generator=generator, device=masks.device)
     ended = ~masks.flatten(1).any(1)
     has_mask = (kind < config.mask_share) | ended
-    extra = torch.rand(count, generator=generator)
+    extra = torch.rand(count, generator=generator, device=masks.device)
     box = torch.where(has_mask, extra < 0.4, kind < config.mask_share + config.box_share)
     point = torch.where(has_mask, (extra > 0.3) & (extra < 0.8), ~box)
-    deep = torch.rand(count, generator=generator) < config.deepest_share
+    deep = torch.rand(count, generator=generator, device=masks.device) < config.deepest_share
     both = torch.where(ended[:, None, None], rough, rough & masks)
     source = torch.where((has_mask & both.flatten(1).any(1))[:, None, None], both, masks)
     clicks = to_points(pick(source, deep, generator), width, generator)
@@ -134,7 +140,7 @@ def first_prompts(
     middle = box if box_middle else torch.zeros_like(box)
     labels = torch.stack([_where(box, 2), _where(box, 3), _where(middle, 1), _where(point, 1)], 1)
     low, high = ROUGH_LOGIT
-    scale = low + (high - low) * torch.rand(count, 1, 1, generator=generator)
+    scale = low + (high - low) * torch.rand(count, 1, 1, generator=generator, device=masks.device)
     return Prompts(
         *_compact(points, labels), (rough.float() * 2 - 1) * scale, has_mask, point & ~box & ~has_mask
     )
@@ -149,8 +155,9 @@ def _compact(points: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     order = (labels < 0).int().argsort(dim=1, stable=True)
     labels = labels.gather(1, order)
     points = points.gather(1, order[..., None].expand(-1, -1, 2))
-    used = max(int((labels >= 0).sum(1).max()), 1)
-    used = max(used, 2) if used < 3 else used
+    if labels.is_cuda:  # which would have to be waited for
+        return points, labels
+    used = max(int((labels >= 0).sum(1).max()), 2)
     return points[:, :used], labels[:, :used]
 
 
@@ -186,7 +193,7 @@ def correct(
 
 
 def _click_keys(regions: Tensor, deep: Tensor, generator: torch.Generator) -> Tensor:
-    chance = torch.rand(regions.shape, generator=generator)
+    chance = torch.rand(regions.shape, generator=generator, device=regions.device)
     return torch.where(deep[:, None, None], depth(regions) + 0.9 * chance, chance + 1e-6) * regions
 
 

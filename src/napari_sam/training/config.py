@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 from napari_sam.errors import TrainingError
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGES = ("default", "grown")
-"""The recipes of the model in the package, one after the other: a small network, then a deeper one grown from it."""
+STAGES = ("default", "grown", "deeper")
+"""The recipes of the model in the package, one after the other: a small network, then deeper ones grown from it."""
 
 
 def _default_weights() -> dict[str, float]:
@@ -100,10 +101,15 @@ class TrainConfig:
     """Last learning rate as a share of the highest."""
     clip_norm: float = 1.0
     ema: float = 0.998
+    accumulate: int = 1
+    """Batches whose gradients are added up for one step, where a larger one does not fit into memory."""
 
     # how it runs
+    device: str = "auto"
+    """"auto" (a GPU if there is one), "cpu", "cuda"."""
     threads: int = 2
     workers: int = 1
+    """Processes that prepare batches, at most one a core; their number changes nothing else."""
     precision: str = "float32"
     """Of the networks: "float32", "bfloat16" or "auto", the faster one; weights and losses stay float32. Not for encoders
     with layers of 8 channels, as tests have: their gradients in bfloat16 were seen to write beyond their memory (oneDNN)."""
@@ -121,6 +127,11 @@ class TrainConfig:
             raise TrainingError(f"crop sides must be multiples of 32, with at least one image: {self.stages}")
         if min(self.objects, *self.rounds) < 1:
             raise TrainingError("objects and rounds must be at least 1")
+
+    @property
+    def processes(self) -> int:
+        """How many of `workers` this machine has cores for."""
+        return min(self.workers, os.cpu_count() or 1)
 
     def stage(self, fraction: float) -> tuple[int, int]:
         """Side of the crops and their number at a share of the budget."""

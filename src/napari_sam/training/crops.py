@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ FILL = 118.0
 """Grey outside the image; becomes the model's padding value after normalisation."""
 MIN_AREA = 20
 """Smallest object in a crop worth a prompt, in crop pixels."""
+SCALES = (0.3, 2.5)
+"""Smallest and largest scale of a crop, as a share of the scale in which inference shows the plane."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +65,7 @@ class CropSampler:
 
     def __init__(self, planes: list[LabelledPlane], config: TrainConfig) -> None:
         self.planes, self.config = planes, config
-        self._neighbours = {(p.volume, p.index): i for i, p in enumerate(planes) if p.volume >= 0}
+        self._by_place = {(p.set_name, p.volume, p.index): p for p in planes if p.volume >= 0}
         self._shares = _plane_shares(planes, config)
 
     def draw(self, rng: Rng, size: int) -> Crop:
@@ -85,9 +88,10 @@ class CropSampler:
         return Crop(np.clip(changed, 0, 255).transpose(2, 0, 1).astype(np.uint8), labels, neighbour, inside)
 
     def _neighbour(self, plane: LabelledPlane, rng: Rng) -> Array | None:
-        step = int(rng.choice([-2, -1, -1, 1, 1, 2]))
-        index = self._neighbours.get((plane.volume, plane.index + step)) if plane.volume >= 0 else None
-        return None if index is None else self.planes[index].labels
+        """Labels of a plane nearby, the next ones twice as often as those after."""
+        places = [(plane.set_name, plane.volume, plane.index + step) for step in (-2, -1, -1, 1, 1, 2)]
+        there = [self._by_place[place] for place in places if place in self._by_place]
+        return there[rng.integers(len(there))].labels if there else None
 
     def _frame(self, plane: LabelledPlane, rng: Rng, size: int) -> _Frame:
         centre, diameter = _random_object(plane.labels, rng)
@@ -107,16 +111,17 @@ class CropSampler:
         if rng.random() < self.config.inference_scale:
             return float(usual * np.exp(rng.normal(0, 0.2)))
         wanted = np.exp(rng.uniform(*np.log(self.config.object_diameter))) / diameter
-        return float(np.clip(wanted, 0.45 * usual, 2.2 * usual))
+        return float(np.clip(wanted, SCALES[0] * usual, SCALES[1] * usual))
 
 
 def _plane_shares(planes: list[LabelledPlane], config: TrainConfig) -> Array:
     """Probability of each plane: sets by their weight, kinds of image (shape, colour) by the root of their count."""
     kinds = [(p.set_name, p.image.shape if p.volume < 0 else p.volume) for p in planes]
-    counts = {kind: kinds.count(kind) for kind in set(kinds)}
+    counts = Counter(kinds)
     sets = {p.set_name for p in planes}
-    objects = {s: sum(len(np.unique(p.labels)) - 1 for p in planes if p.set_name == s) for s in sets}
-    weights = {s: config.set_weights.get(s, objects[s] ** 0.5) for s in sets}
+    weights = {
+        s: config.set_weights[s] if s in config.set_weights else _object_count(planes, s) ** 0.5 for s in sets
+    }
     real = sum(weights[s] for s in sets if s != "synthetic")
     if "synthetic" in sets and real > 0:
         weights["synthetic"] = real * config.synthetic / max(1 - config.synthetic, 1e-6)
@@ -124,6 +129,10 @@ def _plane_shares(planes: list[LabelledPlane], config: TrainConfig) -> Array:
     shares = np.array([weights[k[0]] * counts[k] ** -0.5 / roots[k[0]] for k in kinds])
     normalised: Array = shares / shares.sum()
     return normalised
+
+
+def _object_count(planes: list[LabelledPlane], set_name: str) -> int:
+    return sum(len(np.unique(plane.labels)) - 1 for plane in planes if plane.set_name == set_name)
 
 
 def _random_object(labels: Array, rng: Rng) -> tuple[tuple[float, float], float]:

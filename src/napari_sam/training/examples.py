@@ -105,7 +105,7 @@ def _ended_mask(mask: Array, crop: Crop, rng: Rng) -> Array | None:
 
 
 def distort(mask: Array, rng: Rng) -> Array:
-    """Shift, scale and wobble a mask by an amount that fits its size."""
+    """Shift, scale, wobble, and grow or erode a mask by an amount that fits its size."""
     diameter = max(float(mask.sum()) ** 0.5, 2.0)
     strength = rng.choice([0.5, 1.0, 2.0])
     shift = rng.normal(0, 0.08 * strength * diameter, 2)
@@ -113,10 +113,12 @@ def distort(mask: Array, rng: Rng) -> Array:
     middle = np.array(ndimage.center_of_mass(mask)) if mask.any() else np.array(mask.shape) / 2
     offset = middle - factor * (middle + shift)
     moved = ndimage.affine_transform(mask.astype(np.float32), [factor, factor], offset, order=1)
+    level = 0.5
     if rng.random() < 0.5:
         wobble = ndimage.zoom(rng.standard_normal((9, 9)), np.array(mask.shape) / 9, order=1)
         moved = ndimage.gaussian_filter(moved, 1 + 0.03 * diameter) + 0.15 * wobble * (moved > 0.02)
-    out = moved > 0.5
+        level = rng.uniform(0.25, 0.75)  # grown or eroded
+    out = moved > level
     return np.asarray(out if out.any() else mask)
 
 

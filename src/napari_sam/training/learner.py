@@ -125,7 +125,7 @@ class Learner:
         for name in self._averaged:
             update_average(getattr(self.average, name), getattr(self.sam, name), config.ema, step)
         values = {"loss": float(loss.detach()), "rate": rate, "norm": norm}
-        return values | {f"iou{i + 1}": iou for i, iou in enumerate(ious)}
+        return values | {f"iou{i + 1}": float(iou) for i, iou in enumerate(ious)}
 
     @torch.no_grad()
     def _pull_back(self) -> None:

@@ -1,4 +1,6 @@
-"""All labelled images of a folder in one file that opens fast and travels well.
+"""All labelled images of a folder in one file that opens fast and is small enough to travel to a GPU.
+
+Images are kept as JPEG of high quality: what it changes is far below the noise that training adds.
 
 A folder holds sets (one folder each) of `NAME_img.png|tif` with `NAME_lbl.tif`, and may hold `volumes/`
 of the same form in ZYX. Volumes become planes, and planes know their neighbours.
@@ -13,12 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from skimage.io import imread
+from imageio.v3 import imread, imwrite
 
 from napari_sam.core.arrays import Array
 from napari_sam.errors import InputWarning, TrainingError
 
 MAX_LABEL = 65535
+QUALITY = 90
+"""Of JPEG: a grey value is off by about one of 255."""
+DARK = 128
+"""An 8 bit image that uses fewer grey values is stretched, so that JPEG leaves its detail alone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,11 +56,11 @@ class LabelledPlane:
 
 
 def to_uint8(image: Array) -> Array:
-    """Stretch the 0.1 to 99.9 percentiles of a non 8 bit image to 0..255; 8 bit images stay."""
-    if image.dtype == np.uint8:
-        return image
+    """Stretch the 0.1 to 99.9 percentiles to 0..255, unless it is an 8 bit image that uses most of its range."""
     finite = image[np.isfinite(image)]
     low, high = np.percentile(finite, (0.1, 99.9)) if finite.size else (0.0, 1.0)
+    if image.dtype == np.uint8 and high - low >= DARK:
+        return image
     scaled = (np.nan_to_num(image.astype(np.float32)) - low) / max(high - low, 1e-6) * 255
     return np.clip(scaled, 0, 255).astype(np.uint8)
 
@@ -169,12 +175,14 @@ def read_folder(folder: Path, validation: float = 0.06, seed: int = 0) -> list[L
 
 
 def write_packed(planes: list[LabelledPlane], path: Path) -> None:
-    """Write planes to one compressed .npz."""
+    """Write planes to one compressed .npz; labels exactly, images as JPEG."""
+    images = [imwrite("<bytes>", p.image, extension=".jpg", quality=QUALITY, subsampling=0) for p in planes]
     arrays: dict[str, Array] = {
         "sets": np.array([p.set_name for p in planes]),
         "shapes": np.array([(*p.labels.shape, 3 if p.image.ndim == 3 else 1) for p in planes], np.int32),
         "places": np.array([(p.volume, p.index, p.held_out) for p in planes], np.int32),
-        "images": np.concatenate([p.image.ravel() for p in planes]),
+        "images": np.frombuffer(b"".join(images), np.uint8),
+        "sizes": np.array([len(image) for image in images], np.int64),
         "labels": np.concatenate([p.labels.ravel() for p in planes]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,14 +195,14 @@ def read_packed(path: Path) -> list[LabelledPlane]:
     if not path.is_file():
         raise TrainingError(f"there is no packed data at {path}; pack a folder first")
     with np.load(path) as file:
-        images, labels = file["images"], file["labels"]
-        rows = list(zip(file["sets"], file["shapes"].tolist(), file["places"].tolist(), strict=True))
+        images, labels = file["images"].tobytes(), file["labels"]
+        columns = (file[key].tolist() for key in ("sets", "shapes", "places", "sizes"))
+        rows = list(zip(*columns, strict=True))
     planes, at, label_at = [], 0, 0
-    for name, (height, width, channels), (volume, index, held_out) in rows:
+    for name, (height, width, _), (volume, index, held_out), size in rows:
         area = height * width
-        shape = (height, width, 3) if channels == 3 else (height, width)
-        image = images[at : at + area * channels].reshape(shape)
+        image = np.asarray(imread(images[at : at + size], extension=".jpg"))
         label = labels[label_at : label_at + area].reshape(height, width)
-        planes.append(LabelledPlane(str(name), image, label, volume, index, bool(held_out)))
-        at, label_at = at + area * channels, label_at + area
+        planes.append(LabelledPlane(name, image, label, volume, index, bool(held_out)))
+        at, label_at = at + size, label_at + area
     return planes

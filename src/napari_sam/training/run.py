@@ -18,9 +18,10 @@ SPLIT_SEED = 0
 
 
 def prepare_machine(config: TrainConfig) -> None:
-    """Threads, and a heap that keeps what it has (page faults would cost as much as the arithmetic)."""
+    """Threads, a heap that keeps what it has (page faults would cost as much as the arithmetic), TF32 on a GPU."""
     keep_heap()
     torch.set_num_threads(config.threads)
+    torch.set_float32_matmul_precision("high")
 
 
 def prepare_data(folder: Path, out_dir: Path, synthetic: int, config: TrainConfig) -> list[LabelledPlane]:
@@ -35,7 +36,7 @@ def prepare_data(folder: Path, out_dir: Path, synthetic: int, config: TrainConfi
     if not real.is_file():
         write_packed(read_folder(folder, config.validation, SPLIT_SEED), real)
     if synthetic and not generated.is_file():
-        write_packed(generate_planes(synthetic, SYNTHETIC_SEED), generated)
+        write_packed(generate_planes(synthetic, SYNTHETIC_SEED, workers=config.processes), generated)
     return read_packed(real) + (read_packed(generated) if synthetic else [])
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from napari_sam.errors import TrainingError
+from napari_sam.inference.device import choose_runtime
 from napari_sam.model.configs import CONFIGS
 from napari_sam.model.sam import Sam, build_sam
 from napari_sam.training.config import TrainConfig
@@ -23,6 +25,7 @@ MAY_CHANGE = {
     "start",
     "hours",
     "max_steps",
+    "device",
     "threads",
     "workers",
     "precision",
@@ -76,6 +79,8 @@ def new_state(config: TrainConfig) -> TrainState:
             start_from(sam, config.start)
         head = DenseHead(CONFIGS[config.model].prompt_dim)
     sam.image_encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device = choose_runtime(config.device).device
+    sam, head = sam.to(device), head.to(device)
     average = copy.deepcopy(sam).requires_grad_(False).eval()
     return TrainState(sam, average, head, make_optimizer(sam, head, config))
 
@@ -98,11 +103,11 @@ def make_optimizer(sam: Sam, head: DenseHead, config: TrainConfig) -> torch.opti
 def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move the average towards the model, faster at the start; statistics of normalisation likewise."""
     keep = min(decay, (1 + step) / (10 + step))
-    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(value, 1 - keep)
-        else:
-            mean.copy_(value)
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    get_ema_multi_avg_fn(keep)(means, values, 1)  # type: ignore[no-untyped-call]
+    for count, value in (pair for pair in pairs if not pair[0].is_floating_point()):
+        count.copy_(value)
 
 
 def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,17 +28,32 @@ def normalised(images: Tensor, sam: Sam) -> Tensor:
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
+def device_of(sam: Sam) -> torch.device:
+    """Where the model is, and with it everything that a step computes."""
+    return next(sam.parameters()).device
+
+
+def seeded(sam: Sam, seed: int) -> torch.Generator:
+    """A generator of random numbers on the model's device."""
+    return torch.Generator(device_of(sam)).manual_seed(seed)
+
+
 def random_window(sam: Sam, cells: int, generator: torch.Generator) -> Window:
-    """Where in the model's full input a crop of `cells` cells lies."""
+    """Where in the model's full input a crop of `cells` cells lies; the same for the same seed."""
     free = max(sam.config.grid - cells, 0)
-    row, col = torch.randint(free + 1, (2,), generator=generator).tolist()
+    row, col = _decisions(generator, 0).integers(free + 1, size=2).tolist()
     return row, col, cells, cells
 
 
-def computing(precision: str) -> torch.autocast:
+def _decisions(generator: torch.Generator, what: int) -> np.random.Generator:
+    """For what is decided once a step, by its seed: drawn here, so that nobody waits for a GPU to answer."""
+    return np.random.default_rng([generator.initial_seed(), what])
+
+
+def computing(precision: str, device: torch.device) -> torch.autocast:
     """The context in which networks run; see `TrainConfig.precision`."""
-    dtype = choose_runtime("cpu", precision).dtype
-    return torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    dtype = choose_runtime(str(device), precision).dtype
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
 
 def dense_step(
@@ -45,29 +61,25 @@ def dense_step(
 ) -> tuple[Tensor, Tensor]:
     """Embedding of the crops, as if they lay at `window`, and the loss of the auxiliary head."""
     encoder = cast(PyramidEncoder, sam.image_encoder)
-    images = normalised(torch.from_numpy(batch.images), sam)
-    with computing(precision):
+    device = device_of(sam)
+    images = normalised(torch.from_numpy(batch.images).to(device, non_blocking=True), sam)
+    with computing(precision, device):
         embedding, votes = encoder.encode_with_votes(images, window[:2])
         maps = head(embedding)
-    targets = torch.from_numpy(batch.dense).float()
-    loss = dense_loss(maps.float(), targets, torch.from_numpy(batch.inside).float())
+    targets = torch.from_numpy(batch.dense).to(device, non_blocking=True).float()
+    loss = dense_loss(
+        maps.float(), targets, torch.from_numpy(batch.inside).to(device, non_blocking=True).float()
+    )
     return embedding, loss + VOTE_WEIGHT * vote_loss(votes.float(), targets)
 
 
 def decode(sam: Sam, embedding: Tensor, prompts: Prompts, window: Window) -> tuple[Tensor, Tensor]:
     """All outputs for N prompts of which only some have a mask; embedding is (N, C, h, w)."""
-    shift = torch.tensor([window[1], window[0]]) * sam.config.stride
+    shift = torch.tensor([window[1], window[0]], device=prompts.points.device) * sam.config.stride
     sparse = sam.prompt_encoder.embed_points(prompts.points + shift, prompts.labels)
-    dense = sam.prompt_encoder.no_mask(len(sparse), window)
-    with_mask = prompts.has_mask.nonzero()[:, 0]
-    if len(with_mask) == len(sparse):
-        dense = sam.prompt_encoder.embed_masks(prompts.masks[:, None])
-    elif len(with_mask):
-        dense = dense.clone().index_copy(
-            0, with_mask, sam.prompt_encoder.embed_masks(prompts.masks[with_mask, None])
-        )
-    else:
-        dense = dense.clone()
+    given = sam.prompt_encoder.embed_masks(prompts.masks[:, None])
+    nothing = sam.prompt_encoder.no_mask(len(sparse), window)
+    dense = torch.where(prompts.has_mask[:, None, None, None], given, nothing)
     return sam.mask_decoder.predict_masks(embedding, sam.prompt_encoder.dense_pe(window), sparse, dense)
 
 
@@ -85,35 +97,34 @@ def interactive_step(
     window: Window,
     generator: torch.Generator,
     fraction: float = 1.0,
-) -> tuple[Tensor, tuple[float, ...]]:
-    """Loss of all rounds of simulated interaction, averaged, and the mean IoU of each round."""
-    count = batch.masks.shape[1]
-    truth = torch.from_numpy(batch.masks).flatten(0, 1).float() / 255
-    masks, rough = truth > 0.5, torch.from_numpy(batch.rough).flatten(0, 1)
-    inside = torch.from_numpy(batch.inside).repeat_interleave(count, 0).float()
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Loss of all rounds of simulated interaction, averaged, and the mean IoU of each round.
+
+    `generator` belongs to the model's device.
+    """
+    count, device, decisions = batch.masks.shape[1], device_of(sam), _decisions(generator, 1)
+    truth = torch.from_numpy(batch.masks).to(device, non_blocking=True).flatten(0, 1).float() / 255
+    masks, rough = truth > 0.5, torch.from_numpy(batch.rough).to(device, non_blocking=True).flatten(0, 1)
+    inside = torch.from_numpy(batch.inside).to(device, non_blocking=True).repeat_interleave(count, 0).float()
     embedding = embedding.repeat_interleave(count, 0)
     middle = sam.config.prompt.box_middle
     prompts = first_prompts(masks, rough, config, generator, box_middle=middle)
-    rounds = config.rounds[int(torch.randint(len(config.rounds), (1,), generator=generator))]
-    total, ious = embedding.new_zeros(()), []
+    rounds = int(decisions.choice(config.rounds))
+    total, ious = torch.zeros((), device=device), []
     for number in range(rounds):
-        with computing(config.precision):
+        with computing(config.precision, device):
             logits, predicted = decode(sam, embedding, prompts, window)
         outputs = logits.float(), predicted.float()
         loss, iou = round_loss(outputs, truth, inside, prompts.ambiguous, config, fraction)
         chosen = default_answers(outputs, prompts.ambiguous)
-        rows = torch.arange(len(chosen))
+        rows = torch.arange(len(chosen), device=device)
         total = total + loss
-        ious.append(float(iou[rows, chosen].mean()))
+        ious.append(iou[rows, chosen].mean())
         if number + 1 < rounds:
-            prompts = _next(prompts, masks, outputs[0][rows, chosen].detach(), config, generator)
+            answers = outputs[0][rows, chosen].detach()
+            if decisions.random() < config.mask_only_share:
+                prompts = feed_back(prompts, answers)
+            else:
+                deep = torch.rand(len(masks), generator=generator, device=device) < config.deepest_share
+                prompts = correct(prompts, masks, answers, deep, generator)
     return total / rounds, tuple(ious)
-
-
-def _next(
-    prompts: Prompts, masks: Tensor, answers: Tensor, config: TrainConfig, generator: torch.Generator
-) -> Prompts:
-    if float(torch.rand((), generator=generator)) < config.mask_only_share:
-        return feed_back(prompts, answers)
-    deep = torch.rand(len(masks), generator=generator) < config.deepest_share
-    return correct(prompts, masks, answers, deep, generator)

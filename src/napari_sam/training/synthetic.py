@@ -1,13 +1,16 @@
 """Generated microscopy with exact labels: it widens the domains beyond the sets at hand.
 
-Every generator returns an image (S, S) of about 0..1 and labels (S, S) int32. All are built from two
-cheap parts: smooth noise, and the two nearest of some seeds (a Voronoi tessellation) over warped
-coordinates.
+Every generator returns images of about 0..1 and labels, both (`PLANES`, S, S): neighbouring planes of one
+small volume, so that an object has a neighbour to be carried from. All are built from two cheap parts: smooth
+noise, and the two nearest of some seeds in space (a Voronoi tessellation) over warped coordinates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 import torch
@@ -17,110 +20,155 @@ from napari_sam.core.arrays import Array
 from napari_sam.training.packed import LabelledPlane
 
 Rng = np.random.Generator
-Picture = tuple[Array, Array]
+Stack = tuple[Array, Array]
+PLANES = 2
+DEPTH = 1.0
+"""Seeds lie up to so many spacings above and below the planes."""
+PATCH = (1, 3, 3)
+"""Neighbourhood of a pixel in its plane."""
 
 
 def smooth_noise(size: int, cells: int, rng: Rng) -> Array:
-    """(size, size) float32 of mean 0 and deviation about 1, with about `cells` waves a side."""
-    coarse = torch.from_numpy(rng.standard_normal((1, 1, cells + 3, cells + 3), dtype=np.float32))
+    """(Z, S, S) float32 of mean 0 and deviation about 1, with about `cells` waves a side; planes differ a little."""
+    coarse = torch.from_numpy(rng.standard_normal((1, 2, cells + 3, cells + 3), dtype=np.float32))
     fine = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
-    return np.asarray(fine[0, 0].numpy() * 1.3, np.float32)
+    first, second = fine[0].numpy() * 1.3
+    turns = np.linspace(0, min(0.01 * cells, 1.0), PLANES)  # fine structure changes sooner
+    return np.stack([np.cos(a) * first + np.sin(a) * second for a in turns]).astype(np.float32)
 
 
 def texture(size: int, rng: Rng) -> Array:
     """Noise of several scales."""
-    cells = np.exp(rng.uniform(np.log(4), np.log(size / 3), 3)).astype(int)
+    waves = np.exp(rng.uniform(np.log(4), np.log(size / 3), 3)).astype(int)
     weights = rng.dirichlet(np.ones(3))
     return np.asarray(
-        sum(w * smooth_noise(size, c, rng) for w, c in zip(weights, cells, strict=True)), np.float32
+        sum(w * smooth_noise(size, c, rng) for w, c in zip(weights, waves, strict=True)), np.float32
     )
 
 
-def warped_grid(size: int, rng: Rng, strength: float, cells: int) -> Array:
-    """(size * size, 2) float32 coordinates bent by smooth noise, sometimes stretched along one axis."""
-    y, x = np.mgrid[:size, :size].astype(np.float32)
+def warped_grid(size: int, rng: Rng, strength: float, cells: int, apart: float) -> Array:
+    """(Z * S * S, 3) float32 coordinates zyx bent by smooth noise, sometimes stretched along one axis."""
+    z, y, x = np.mgrid[:PLANES, :size, :size].astype(np.float32)
     y = y + strength * smooth_noise(size, cells, rng)
     x = x + strength * smooth_noise(size, cells, rng)
     angle, stretch = rng.uniform(0, np.pi), np.exp(rng.uniform(0, 0.8))
     turned = np.cos(angle) * x + np.sin(angle) * y, (np.cos(angle) * y - np.sin(angle) * x) * stretch
-    return np.stack([part.ravel() for part in turned], 1).astype(np.float32)
+    return np.stack([(z * apart).ravel(), *(part.ravel() for part in turned)], 1).astype(np.float32)
 
 
 def two_nearest(points: Array, seeds: Array, size: int) -> tuple[Array, Array, Array]:
-    """Index of the nearest seed, its distance, and how much further the second is; each (size, size)."""
-    distances = torch.cdist(torch.from_numpy(points), torch.from_numpy(seeds.astype(np.float32)))
+    """Index of the nearest seed, its distance, and how much further the second is; each (Z, S, S)."""
+    where = torch.from_numpy(seeds.astype(np.float32))
+    found = [_two_nearest(part, where) for part in torch.split(torch.from_numpy(points), size * size // 4)]
+    index, near, second = (torch.cat(parts).numpy().reshape(PLANES, size, size) for parts in zip(*found))
+    return index, near, second - near
+
+
+def _two_nearest(points: torch.Tensor, seeds: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    distances = torch.cdist(points, seeds)
     near, index = distances.min(1)
-    second = distances.scatter_(1, index[:, None], torch.inf).amin(1)
-    parts = (part.numpy().reshape(size, size) for part in (index, near, second - near))
-    nearest, distance, gap = parts
-    return nearest, distance, gap
+    return index, near, distances.scatter_(1, index[:, None], torch.inf).amin(1)
 
 
-def _tessellation(
-    size: int, rng: Rng, diameter: tuple[float, float], warp: float
-) -> tuple[Array, Array, Array]:
-    spacing = np.exp(rng.uniform(*np.log(diameter)))
-    grid = warped_grid(size, rng, warp * spacing, max(2, int(size / spacing)))
-    low, high = grid.min(0), grid.max(0)
-    count = int(np.clip(np.prod(high - low) / spacing**2, 3, 160))
-    return two_nearest(grid, rng.uniform(low, high, (count, 2)), size)
+class _Tessellation:
+    """Regions around seeds in space.
+
+    Attributes
+    ----------
+    seeds : (N, 3) array
+    spacing : float
+        Usual distance of two seeds, in pixels.
+    index, distance, gap : (Z, S, S) arrays
+        See `two_nearest`.
+    """
+
+    def __init__(self, size: int, rng: Rng, diameter: tuple[float, float], warp: float) -> None:
+        spacing = self.spacing = float(np.exp(rng.uniform(*np.log(diameter))))
+        apart = spacing * rng.uniform(0.05, 0.4)
+        grid = warped_grid(size, rng, warp * spacing, max(2, int(size / spacing)), apart)
+        low, high = grid.min(0), grid.max(0)
+        low[0], high[0] = low[0] - DEPTH * spacing, high[0] + DEPTH * spacing
+        count = int(np.clip(np.prod((high - low) / spacing), 6, 320))
+        self.seeds = rng.uniform(low, high, (count, 3))
+        self.index, self.distance, self.gap = two_nearest(grid, self.seeds, size)
+
+    @property
+    def count(self) -> int:
+        """Number of regions."""
+        return len(self.seeds)
+
+    def joined(self, rng: Rng) -> Array:
+        """(N,) number of the object that each region belongs to: some objects are made of several neighbours."""
+        hubs = rng.random(self.count) < rng.uniform(0.05, 0.3)
+        if not hubs.any():
+            return np.arange(self.count)
+        distances = np.linalg.norm(self.seeds[:, None] - self.seeds[None, hubs], axis=-1)
+        near = distances.min(1) < rng.uniform(0, 1.3) * self.spacing
+        return np.where(near, np.flatnonzero(hubs)[distances.argmin(1)], np.arange(self.count))
 
 
 def _level(rng: Rng, count: int, spread: float) -> Array:
     return rng.normal(0, spread, count).astype(np.float32)
 
 
-def cells(size: int, rng: Rng) -> Picture:
+def cells(size: int, rng: Rng) -> Stack:
     """Dense cells: a membrane between Voronoi regions, dark or bright."""
-    index, _, gap = _tessellation(size, rng, (14, 90), rng.uniform(0, 0.25))
+    regions = _Tessellation(size, rng, (14, 90), rng.uniform(0, 0.25))
     width = rng.uniform(1.5, 5)
-    membrane = np.exp(-((gap / width) ** 2))
-    labels = np.where(gap > rng.uniform(0, 1) * width, index + 1, 0)
-    fill = _level(rng, index.max() + 1, rng.uniform(0, 0.12))[index]
+    membrane = np.exp(-((regions.gap / width) ** 2))
+    labels = np.where(regions.gap > rng.uniform(0, 1) * width, regions.index + 1, 0)
+    fill = _level(rng, regions.count, rng.uniform(0, 0.12))[regions.index]
     image = 0.25 + membrane * rng.uniform(0.3, 0.7) + fill + rng.uniform(0, 0.12) * texture(size, rng)
     if rng.random() < 0.5:
         image *= 1 + 0.4 * smooth_noise(size, 4, rng)
     return image, labels
 
 
-def neurites(size: int, rng: Rng) -> Picture:
+def neurites(size: int, rng: Rng) -> Stack:
     """Electron microscopy: bent profiles of mixed size, dark membranes, vesicles and mitochondria."""
-    index, _, gap = _tessellation(size, rng, (14, 80), rng.uniform(0.2, 0.6))
-    index = rng.permutation(index.max() + 1)[index]
-    merged = index // rng.integers(1, 3)
-    inner = ndimage.minimum_filter(merged, 3) == ndimage.maximum_filter(merged, 3)
+    regions = _Tessellation(size, rng, (14, 70), rng.uniform(0.2, 0.6))
+    owner = regions.joined(rng)[regions.index]
+    inner = ndimage.minimum_filter(owner, PATCH) == ndimage.maximum_filter(owner, PATCH)
     width = rng.uniform(1, 4)
-    membrane = np.where(_near_border(merged, gap), np.exp(-((gap / width) ** 2)), 0)
-    labels = _relabel(np.where(inner, merged + 1, 0))
-    image = (
-        0.7
-        + _level(rng, merged.max() + 1, rng.uniform(0, 0.06))[merged]
-        + rng.uniform(0.02, 0.1) * texture(size, rng)
-    )
-    image -= membrane * rng.uniform(0.25, 0.6)
-    image = _organelles(image, inner & (gap > 2 * width), rng)
-    return image, labels
+    membrane = np.where(_near_border(~inner, regions.gap), np.exp(-((regions.gap / width) ** 2)), 0)
+    shade = _level(rng, regions.count, rng.uniform(0, 0.06))[owner]
+    image = 0.7 + shade + rng.uniform(0.02, 0.1) * texture(size, rng) - membrane * rng.uniform(0.25, 0.6)
+    image = _vesicles_inside(image, inner & (regions.gap > 2 * width), rng)
+    return image, _connected(np.where(inner, owner + 1, 0))
 
 
-def _near_border(labels: Array, gap: Array) -> Array:
-    """Whether the closest other region is really another object (regions may have been merged)."""
-    border = ndimage.minimum_filter(labels, 3) != ndimage.maximum_filter(labels, 3)
-    near = ndimage.maximum_filter(border.astype(np.uint8), 9) > 0
+def _near_border(border: Array, gap: Array) -> Array:
+    """Whether the closest other region is really another object (regions may have been joined)."""
+    near = ndimage.maximum_filter(border.astype(np.uint8), (1, 9, 9)) > 0
     return np.asarray(near & (gap < 20))
 
 
-def _relabel(labels: Array) -> Array:
-    """Split labels into connected parts."""
-    parts = np.zeros(labels.shape, np.int32)
+def _connected(labels: Array) -> Array:
+    """Split objects into their parts in each plane; a part keeps the number of what it overlaps in the plane before."""
+    first, *others = (_parts(plane) for plane in labels)
+    planes = [first]
+    for number, parts in enumerate(others, 1):
+        fresh = np.arange(parts.max() + 1) + planes[-1].max() + 1
+        same = (labels[number] == labels[number - 1]) & (parts > 0) & (planes[-1] > 0)
+        pairs, overlap = np.unique(np.stack([parts[same], planes[-1][same]]), axis=1, return_counts=True)
+        order = overlap.argsort()
+        owner = dict(zip(pairs[1, order].tolist(), pairs[0, order].tolist(), strict=True))  # the largest wins
+        fresh[list(owner.values())] = list(owner)
+        planes.append(np.where(parts > 0, fresh[parts], 0))
+    return np.stack(planes)
+
+
+def _parts(labels: Array) -> Array:
+    """(S, S) connected parts of equal labels, numbered from 1."""
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
-    ndimage.label((labels > 0) & ~edge, output=parts)
-    return parts
+    return np.asarray(ndimage.label((labels > 0) & ~edge)[0])
 
 
-def _organelles(image: Array, where: Array, rng: Rng) -> Array:
-    size = image.shape[0]
+def _vesicles_inside(image: Array, where: Array, rng: Rng) -> Array:
+    """Dark speckles, and sometimes mitochondria that are no objects here."""
+    size = image.shape[1]
     speckle = smooth_noise(size, int(size / rng.uniform(3, 6)), rng)
     dark = where & (speckle > rng.uniform(1.2, 2.2))
     image = image - dark * rng.uniform(0, 0.35)
@@ -131,87 +179,136 @@ def _organelles(image: Array, where: Array, rng: Rng) -> Array:
     return np.asarray(image, np.float32)
 
 
-def blobs(size: int, rng: Rng) -> Picture:
+def organelles(size: int, rng: Rng) -> Stack:
+    """Electron microscopy in which mitochondria or chloroplasts are the objects: a rim around stripes."""
+    image, _ = neurites(size, rng)
+    regions = _Tessellation(size, rng, (30, 130), rng.uniform(0.1, 0.4))
+    radius = np.median(regions.distance) * rng.uniform(0.6, 1.2) * np.exp(_level(rng, regions.count, 0.25))
+    depth = radius[regions.index] - regions.distance
+    inside = (depth > 0) & (regions.gap > 1)
+    angle = rng.uniform(0, np.pi, regions.count).astype(np.float32)[regions.index]
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    bend = smooth_noise(size, max(3, int(size / regions.spacing)), rng) * rng.uniform(0, 2)
+    stripes = np.sin((np.cos(angle) * x + np.sin(angle) * y) * (2 * np.pi / rng.uniform(4, 12)) + bend)
+    filling = image.mean() + rng.uniform(-0.35, 0.1) + _level(rng, regions.count, 0.05)[regions.index]
+    filling = filling + rng.uniform(0, 0.15) * stripes + rng.uniform(0.02, 0.1) * texture(size, rng)
+    filling = filling - (depth < rng.uniform(1.5, 4)) * rng.uniform(0, 0.3)
+    return np.where(inside, filling, image).astype(np.float32), np.where(inside, regions.index + 1, 0)
+
+
+def blobs(size: int, rng: Rng) -> Stack:
     """Nuclei: rounded bright objects that may touch, with texture, on a background."""
-    index, distance, gap = _tessellation(size, rng, (18, 100), rng.uniform(0, 0.15))
-    count = index.max() + 1
+    regions = _Tessellation(size, rng, (18, 100), rng.uniform(0, 0.15))
+    distance, count = regions.distance, regions.count
     typical = np.median(distance) * rng.uniform(0.7, 1.6)
-    radius = (typical * np.exp(_level(rng, count, 0.3)) * (rng.random(count) < rng.uniform(0.4, 1)))[index]
+    there = rng.random(count) < rng.uniform(0.4, 1)
+    radius = (typical * np.exp(_level(rng, count, 0.3)) * there)[regions.index]
     wobble = 1 + rng.uniform(0, 0.2) * smooth_noise(size, max(3, int(size / (2 * typical + 1))), rng)
-    inside = (distance * wobble < radius) & (gap > rng.uniform(0, 2))
+    inside = (distance * wobble < radius) & (regions.gap > rng.uniform(0, 2))
     edge = np.clip((radius - distance * wobble) / rng.uniform(1, 5), 0, 1) * inside
-    bright = np.exp(_level(rng, count, rng.uniform(0.1, 0.5)))[index]
+    bright = np.exp(_level(rng, count, rng.uniform(0.1, 0.5)))[regions.index]
     grain = 1 + rng.uniform(0, 0.4) * texture(size, rng)
     image = rng.uniform(0, 0.2) + 0.5 * edge * bright * grain + rng.uniform(0, 0.08) * texture(size, rng)
     if rng.random() < 0.25:
-        rim = inside & (ndimage.minimum_filter(inside.astype(np.uint8), 5) == 0)
+        rim = inside & (ndimage.minimum_filter(inside.astype(np.uint8), (1, 5, 5)) == 0)
         image = image + rim * rng.uniform(-0.3, 0.4)
-    return image, np.where(inside, index + 1, 0)
+    return image, np.where(inside, regions.index + 1, 0)
 
 
-def rods(size: int, rng: Rng) -> Picture:
+def rods(size: int, rng: Rng) -> Stack:
     """Bacteria and filaments: bent rods laid over each other, the upper one owns the pixels."""
-    labels = np.zeros((size, size), np.int32)
-    image = np.full((size, size), rng.uniform(0, 0.3), np.float32)
+    labels = np.zeros((PLANES, size, size), np.int32)
+    image = np.full(labels.shape, rng.uniform(0, 0.3), np.float32)
     width = np.exp(rng.uniform(np.log(4), np.log(16)))
     length = width * np.exp(rng.uniform(np.log(1.5), np.log(8)))
-    grid_y, grid_x = np.mgrid[:size, :size].astype(np.float32)
+    plane, grid_y, grid_x = np.mgrid[:PLANES, :size, :size].astype(np.float32)
     bend = smooth_noise(size, 3, rng) * rng.uniform(0, width)
     for number in range(1, int(rng.integers(4, 30))):
         angle, half = rng.uniform(0, np.pi), length / 2 * rng.uniform(0.6, 1.4)
-        y, x = grid_y - rng.uniform(0, size), grid_x - rng.uniform(0, size)
+        drift = rng.normal(0, 0.2 * width, 2)
+        y, x = (
+            grid - rng.uniform(0, size) - plane * d for grid, d in zip((grid_y, grid_x), drift, strict=True)
+        )
         along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x + bend
         distance = np.hypot(np.maximum(np.abs(along) - half, 0), across)
-        inside = distance < width / 2
+        radius = width / 2 * (1 + plane * rng.normal(0, 0.15))
+        inside = distance < radius
         labels[inside] = number
-        shade = rng.uniform(0.4, 0.8) * np.clip((width / 2 - distance) / rng.uniform(1, 4), 0, 1)
+        shade = rng.uniform(0.4, 0.8) * np.clip((radius - distance) / rng.uniform(1, 4), 0, 1)
         image = np.where(inside, 0.1 + shade, image)
     return image + rng.uniform(0, 0.08) * texture(size, rng), labels
 
 
-def vesicles(size: int, rng: Rng) -> Picture:
+def vesicles(size: int, rng: Rng) -> Stack:
     """Rings: bright or dark outlines around an interior that looks like the background."""
-    index, distance, gap = _tessellation(size, rng, (16, 70), rng.uniform(0, 0.1))
-    count = index.max() + 1
-    radius = (np.median(distance) * np.exp(_level(rng, count, 0.25)) * (rng.random(count) < 0.7))[index]
-    depth = radius - distance
-    inside = (depth > 0) & (gap > 1)
+    regions = _Tessellation(size, rng, (16, 70), rng.uniform(0, 0.1))
+    there = rng.random(regions.count) < 0.7
+    radius = np.median(regions.distance) * np.exp(_level(rng, regions.count, 0.25)) * there
+    depth = radius[regions.index] - regions.distance
+    inside = (depth > 0) & (regions.gap > 1)
     ring = inside & (depth < rng.uniform(1.5, 6))
     image = 0.4 + rng.uniform(0.02, 0.15) * texture(size, rng) + ring * rng.uniform(0.15, 0.5)
     image = image + (inside & ~ring) * rng.uniform(-0.15, 0.1)
-    return np.asarray(image, np.float32), np.where(inside, index + 1, 0)
+    return np.asarray(image, np.float32), np.where(inside, regions.index + 1, 0)
 
 
-GENERATORS: tuple[tuple[Callable[[int, Rng], Picture], float], ...] = (
+GENERATORS: tuple[tuple[Callable[[int, Rng], Stack], float], ...] = (
     (neurites, 0.3),
-    (cells, 0.3),
-    (blobs, 0.2),
+    (cells, 0.2),
+    (organelles, 0.15),
+    (blobs, 0.15),
     (rods, 0.1),
     (vesicles, 0.1),
 )
 
 
-def generate(size: int, rng: Rng) -> Picture:
-    """One generated crop.
+def generate(size: int, rng: Rng) -> Stack:
+    """Neighbouring planes of one generated volume.
 
     Returns
     -------
-    image : (size, size) float32 array, 0..255
-    labels : (size, size) int32 array, 0 is background
+    image : (Z, size, size) float32 array, 0..255
+    labels : (Z, size, size) int32 array, 0 is background
     """
     shares = np.array([share for _, share in GENERATORS])
     make = GENERATORS[rng.choice(len(GENERATORS), p=shares / shares.sum())][0]
     image, labels = make(size, rng)
     image = image + rng.uniform(0, 0.06) * rng.standard_normal(image.shape, dtype=np.float32)
-    image = ndimage.gaussian_filter(image, rng.uniform(0, 1.2)) if rng.random() < 0.7 else image
+    if rng.random() < 0.7:
+        width = rng.uniform(0, 1.2)
+        image = ndimage.gaussian_filter(image, (0, width, width))
     return np.clip(image, 0, 1).astype(np.float32) * 255, labels.astype(np.int32)
 
 
-def generate_planes(count: int, seed: int, size: int = 320) -> list[LabelledPlane]:
-    """Planes of the set "synthetic": generated once, then cut and changed like real ones."""
-    planes = []
-    for number in range(count):
-        image, labels = generate(size, np.random.default_rng([seed, number]))
-        if labels.any():
-            planes.append(LabelledPlane("synthetic", image.astype(np.uint8), labels.astype(np.uint16)))
-    return planes
+def generate_planes(count: int, seed: int, size: int = 320, workers: int = 0) -> list[LabelledPlane]:
+    """At least `count` planes of the set "synthetic": generated once, then cut and changed like real ones.
+
+    Parameters
+    ----------
+    count : int
+        Number of planes, rounded up to whole volumes.
+    seed : int
+        The same planes for the same seed and size, whatever `workers`.
+    size : int
+        Side of a plane in pixels.
+    workers : int
+        Processes to share the work with; 0 works in this one.
+    """
+    numbers = range(-(-count // PLANES))
+    make = partial(_planes, seed=seed, size=size)
+    if not workers:
+        return [plane for number in numbers for plane in make(number)]
+    with ProcessPoolExecutor(workers, get_context("fork"), torch.set_num_threads, (1,)) as pool:
+        return [plane for planes in pool.map(make, numbers, chunksize=8) for plane in planes]
+
+
+def _planes(number: int, seed: int, size: int) -> list[LabelledPlane]:
+    return list(_labelled(*generate(size, np.random.default_rng([seed, number])), number))
+
+
+def _labelled(image: Array, labels: Array, number: int) -> Iterator[LabelledPlane]:
+    for index, (plane, objects) in enumerate(
+        zip(image.astype(np.uint8), labels.astype(np.uint16), strict=True)
+    ):
+        if objects.any():
+            yield LabelledPlane("synthetic", plane, objects, number, index)

@@ -6,16 +6,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from napari_sam.errors import TrainingError
 from napari_sam.model.checkpoints import save_safetensors
@@ -25,7 +27,7 @@ from napari_sam.training.examples import Batch, make_batch
 from napari_sam.training.losses import between
 from napari_sam.training.packed import LabelledPlane
 from napari_sam.training.state import TrainState, load_state, new_state, save_state, update_average
-from napari_sam.training.steps import dense_step, interactive_step, random_window
+from napari_sam.training.steps import dense_step, device_of, interactive_step, random_window, seeded
 from napari_sam.training.validate import validate, validation_crops
 
 DECODER_WARM_UP = 30
@@ -95,18 +97,24 @@ class _Run:
 
     def __init__(self, config: TrainConfig, planes: list[LabelledPlane], out_dir: Path) -> None:
         self.config, self.out_dir = config, out_dir
-        self.batches = _Batches(CropSampler([p for p in planes if not p.held_out], config), config)
         self.crops = validation_crops(planes, config)
         path = out_dir / "state.pt"
         self.state: TrainState = load_state(path, config) if path.is_file() else new_state(config)
+        sampler = CropSampler([p for p in planes if not p.held_out], config)
+        on_gpu = device_of(self.state.sam).type == "cuda"
+        self.batches = _Batches(sampler, config, self.fraction_at, on_gpu)
         self._saved = self._validated = self.state.elapsed
+
+    def fraction_at(self, step: int) -> float:
+        """Share of the budget used up: by steps where they are limited, else by time until now."""
+        if self.config.max_steps:
+            return step / self.config.max_steps
+        return self.state.elapsed / (self.config.hours * 3600)
 
     @property
     def fraction(self) -> float:
-        """Share of the budget used up: by steps where they are limited, else by time."""
-        if self.config.max_steps:
-            return self.state.step / self.config.max_steps
-        return self.state.elapsed / (self.config.hours * 3600)
+        """Share of the budget used up."""
+        return self.fraction_at(self.state.step)
 
     def events(self) -> Iterator[TrainEvent]:
         """The whole run."""
@@ -125,7 +133,7 @@ class _Run:
         self.state.step += 1
         self.state.elapsed += time.monotonic() - started
         if self.state.step % self.config.log_every == 0:
-            yield self._event("step", values)
+            yield self._event("step", {name: float(value) for name, value in values.items()})
         if self._due(self._validated, self.config.validate_minutes):
             self._validated = self.state.elapsed
             yield from self._validate()
@@ -136,31 +144,36 @@ class _Run:
     def _due(self, since: float, minutes: float) -> bool:
         return self.state.elapsed - since >= minutes * 60
 
-    def _learn(self) -> dict[str, float]:
+    def _learn(self) -> dict[str, Tensor]:
+        """One step of the optimiser, after `accumulate` batches; values stay where they are until they are asked for."""
         state, config, fraction = self.state, self.config, self.fraction
-        size, images = config.stage(fraction)
-        batch = self.batches.take(state.step, size, images)
-        interactive = fraction >= config.warm_start
-        if interactive and state.interactive_since < 0:
+        if fraction >= config.warm_start and state.interactive_since < 0:
             state.interactive_since = state.step
         rate = self._set_rates(fraction)
         state.sam.train()
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
-        window = random_window(state.sam, size // state.sam.config.stride, generator)
-        embedding, dense = dense_step(state.sam, state.head, batch, window, config.precision)
-        values = {"dense": float(dense.detach()), "rate": rate}
-        loss = between(config.dense_weight, fraction) * dense
-        if interactive:
-            masks, ious = interactive_step(state.sam, embedding, batch, config, window, generator, fraction)
-            values |= {"masks": float(masks.detach())} | {f"iou{i}": iou for i, iou in enumerate(ious)}
-            loss = loss + masks
         state.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        for number in range(config.accumulate):
+            loss, values = self._loss(state.step * config.accumulate + number, fraction)
+            torch.autograd.backward(loss / config.accumulate)
         parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
-        values["norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm))
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
         state.optimizer.step()
         update_average(state.average, state.sam, config.ema, state.step)
-        return values
+        return values | {"rate": torch.tensor(rate), "norm": norm}
+
+    def _loss(self, number: int, fraction: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of one batch, and its parts."""
+        state, config = self.state, self.config
+        batch = self.batches.take(number)
+        generator = seeded(state.sam, config.seed * 1_000_003 + number)
+        window = random_window(state.sam, batch.images.shape[-1] // state.sam.config.stride, generator)
+        embedding, dense = dense_step(state.sam, state.head, batch, window, config.precision)
+        values, loss = {"dense": dense.detach()}, between(config.dense_weight, fraction) * dense
+        if state.interactive_since >= 0:
+            masks, ious = interactive_step(state.sam, embedding, batch, config, window, generator, fraction)
+            values |= {"masks": masks.detach()} | {f"iou{i}": iou for i, iou in enumerate(ious)}
+            loss = loss + masks
+        return loss, values
 
     def _set_rates(self, fraction: float) -> float:
         rate = self.config.learning_rate * learning_rate_share(fraction, self.config)
@@ -202,44 +215,65 @@ def learning_rate_share(fraction: float, config: TrainConfig) -> float:
     return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-_worker_sampler: CropSampler | None = None
-
-
-def _start_worker(sampler: CropSampler) -> None:
-    global _worker_sampler
-    torch.set_num_threads(1)
-    _worker_sampler = sampler
-
-
-def _work(config: TrainConfig, step: int, size: int, images: int) -> Batch:
-    assert _worker_sampler is not None
-    return make_batch(_worker_sampler, config, step, size, images)
-
-
-class _Batches:
-    """Batches by step; prepared ahead in one process where `workers` says so."""
+class _Examples(Dataset[tuple[Tensor, ...]]):
+    """Batches by number, side of the crops and their count."""
 
     def __init__(self, sampler: CropSampler, config: TrainConfig) -> None:
         self.sampler, self.config = sampler, config
-        self.ready: dict[tuple[int, int, int], Future[Batch]] = {}
-        self.pool: ProcessPoolExecutor | None = None
-        if config.workers:
-            context = get_context("fork")  # the planes are shared, not copied
-            self.pool = ProcessPoolExecutor(config.workers, context, _start_worker, (sampler,))
 
-    def take(self, step: int, size: int, images: int) -> Batch:
-        """The batch of a step; asks for the next ones meanwhile."""
-        if self.pool is None:
-            return make_batch(self.sampler, self.config, step, size, images)
-        for ahead in range(step, step + 1 + 2 * self.config.workers):
-            key = (ahead, size, images)
-            if key not in self.ready:
-                self.ready[key] = self.pool.submit(_work, self.config, *key)
-        batch = self.ready[(step, size, images)].result()
-        self.ready = {key: value for key, value in self.ready.items() if key[0] > step}
-        return batch
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[Tensor, ...]:
+        batch = make_batch(self.sampler, self.config, *key)
+        return tuple(torch.from_numpy(getattr(batch, entry.name)) for entry in fields(Batch))
+
+
+class _Batches:
+    """Batches one after the other, prepared ahead by processes where `workers` says so.
+
+    Parameters
+    ----------
+    sampler : CropSampler
+    config : TrainConfig
+    fraction_at : callable
+        Share of the budget that is used up at a step; by time, the present one, so that a stage which has just begun
+        comes into force when what was prepared is used up.
+    pinned : bool
+        In memory that a GPU reads by itself.
+    """
+
+    def __init__(
+        self,
+        sampler: CropSampler,
+        config: TrainConfig,
+        fraction_at: Callable[[int], float],
+        pinned: bool,
+    ) -> None:
+        self.examples, self.config, self.fraction_at = _Examples(sampler, config), config, fraction_at
+        self.pinned = pinned
+        self.ahead: Iterator[tuple[Tensor, ...]] | None = None
+
+    def take(self, number: int) -> Batch:
+        """The next one, which must be `number`."""
+        if not self.config.workers:
+            return _as_batch(self.examples[self._key(number)])
+        if self.ahead is None:
+            loader = DataLoader(
+                self.examples,
+                batch_size=None,
+                sampler=cast(Any, map(self._key, itertools.count(number))),
+                num_workers=self.config.processes,
+                multiprocessing_context="fork",  # the planes are shared, not copied
+                pin_memory=self.pinned,
+            )
+            self.ahead = iter(loader)
+        return _as_batch(next(self.ahead))
+
+    def _key(self, number: int) -> tuple[int, int, int]:
+        return number, *self.config.stage(self.fraction_at(number // self.config.accumulate))
 
     def close(self) -> None:
-        """End the process."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
+        """End the processes."""
+        self.ahead = None
+
+
+def _as_batch(arrays: Sequence[Tensor]) -> Batch:
+    return Batch(*(array.numpy() for array in arrays))

@@ -21,7 +21,7 @@ from napari_sam.training.crops import FILL, MIN_AREA, sample_image, sample_label
 from napari_sam.training.examples import choose_objects, halve
 from napari_sam.training.losses import measured_iou
 from napari_sam.training.packed import LabelledPlane
-from napari_sam.training.steps import normalised
+from napari_sam.training.steps import device_of, normalised, seeded
 
 SIZE = 256
 CLICKS = 5
@@ -70,14 +70,15 @@ def _fixed_crop(
 def validate(sam: Sam, crops: list[tuple[str, Array, Array]], config: TrainConfig) -> dict[str, float]:
     """Mean over sets of the mean IoU, for `click1` .. `click5`, `box` and `click1/SET`."""
     sam.eval()
+    device = device_of(sam)
     found: dict[str, list[Array]] = defaultdict(list)
     for number, (name, image, labels) in enumerate(crops):
         rng = np.random.default_rng(number)
         objects = choose_objects(labels, 4, rng)
-        truth = torch.from_numpy(halve(labels[None] == objects[:, None, None])).float() / 255
-        embedding = sam.encode(normalised(torch.from_numpy(image)[None], sam))
+        truth = torch.from_numpy(halve(labels[None] == objects[:, None, None])).to(device).float() / 255
+        embedding = sam.encode(normalised(torch.from_numpy(image).to(device)[None], sam))
         curve = torch.cat([click_curve(sam, embedding, truth), _box_iou(sam, embedding, truth)[:, None]], 1)
-        found[name].append(curve.mean(0).numpy())
+        found[name].append(curve.mean(0).cpu().numpy())
     per_set = {name: np.mean(values, 0) for name, values in found.items()}
     mean = np.mean(list(per_set.values()), 0) if per_set else np.zeros(CLICKS + 1)
     result = {f"click{i + 1}": float(mean[i]) for i in range(CLICKS)} | {"box": float(mean[CLICKS])}
@@ -86,17 +87,18 @@ def validate(sam: Sam, crops: list[tuple[str, Array, Array]], config: TrainConfi
 
 def click_curve(sam: Sam, embedding: Tensor, truth: Tensor) -> Tensor:
     """(N, 5) IoU after each click, each at the deepest pixel of the error."""
-    generator = torch.Generator().manual_seed(0)
+    generator, device = seeded(sam, 0), truth.device
     masks = truth > 0.5
     count = len(masks)
-    deep = torch.ones(count, dtype=torch.bool)
+    deep = torch.ones(count, dtype=torch.bool, device=device)
+    nothing = torch.zeros(count, dtype=torch.long, device=device)
     points = to_points(pick(masks, deep, generator), masks.shape[2])[:, None]
-    prompts = Prompts(points, torch.ones(count, 1).long(), truth, torch.zeros(count).bool(), deep)
+    prompts = Prompts(points, deep.long()[:, None], truth, nothing.bool(), deep)
     curve = []
     for click in range(CLICKS):
         logits, predicted = sam.decode(embedding, prompts.points, prompts.labels, None, _previous(prompts))
-        chosen = 1 + predicted[:, 1:].argmax(1) if click == 0 else torch.zeros(count).long()
-        answer = logits[torch.arange(count), chosen]
+        chosen = 1 + predicted[:, 1:].argmax(1) if click == 0 else nothing
+        answer = logits[torch.arange(count, device=device), chosen]
         curve.append(measured_iou(answer[:, None], truth, torch.ones_like(truth))[:, 0])
         prompts = correct(prompts, masks, answer, deep, generator)
     return torch.stack(curve, 1)
