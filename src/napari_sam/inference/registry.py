@@ -108,11 +108,11 @@ def _micro_sam(name: str, folder: str, xxh128: str, good_for: str) -> ModelEntry
 _ENTRIES = (
     ModelEntry(
         "default",
-        "small",
+        "medium",
         "default.safetensors",
         "",
         "",
-        20_425_152,
+        23_274_112,
         "BSD-3-Clause",
         "ships with this program, see the model card",
         "cells, nuclei and organelles; small and quick, nothing to fetch",
