@@ -161,11 +161,14 @@ class FakePredictor:
 
 
 def _remembered_image(embedding: ImageEmbedding) -> FloatArray:
-    """Lay the tiles back into the plane; what no tile covers is darker than any threshold."""
+    """Lay the tiles back into the plane, enlarged; what no tile covers is darker than any threshold."""
     plane = np.full(embedding.plane_shape, -np.inf, np.float32)
     for tile in embedding.tiles:
         y0, x0, y1, x1 = tile.box_yxyx
-        plane[y0:y1, x0:x1] = tile.array[0]
+        rows, cols = (
+            np.arange(n) * m // n for n, m in zip((y1 - y0, x1 - x0), tile.array.shape[1:], strict=True)
+        )
+        plane[y0:y1, x0:x1] = tile.array[0][np.ix_(rows, cols)]
     return plane
 
 
@@ -411,6 +414,10 @@ class FakeEncoder:
         if plane not in self._kept:
             self._kept[plane] = self.predictor.encode(self.volume.read_plane(plane))
         return self._kept[plane]
+
+    def at(self, scale: int) -> FakeEncoder:
+        """Itself: it sees every plane whole."""
+        return self
 
     def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
         """Encode the whole plane in one step."""
