@@ -14,6 +14,7 @@ from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
 from napari_sam.session.recovery import Asked, decode_mask
 from napari_sam.session.resolve import Blocked, parallel, planes_around
+from napari_sam.session.sight import Sight
 
 if TYPE_CHECKING:
     from napari_sam.session.session import Session
@@ -55,7 +56,7 @@ class Predictions:
             return
         assert isinstance(session.view, PlaneRef)
         if session.view not in session.encoded:
-            session.orders.submit(ask.EncodePlane(plane=session.view))
+            session.orders.submit(ask.EncodePlane(plane=session.view, sight=session.sight))
         self.encode_neighbours(session.state.idle_reach)
 
     def encode_neighbours(self, reach: int | None) -> None:
@@ -67,7 +68,7 @@ class Predictions:
         planes = planes_around(session.view, size, reach)
         missing = tuple(p for p in planes if p not in session.encoded)
         if missing:
-            session.orders.submit(ask.EncodePlanes(planes=missing))
+            session.orders.submit(ask.EncodePlanes(planes=missing, sight=session.sight))
 
     def put_marks(self, record: ObjectRecord, marks: Marks) -> None:
         """Give an object its marks, and ask what they mean."""
@@ -97,6 +98,7 @@ class Predictions:
         if record is None or record.asked.get(request.plane) is not request.marks:
             return
         record.set_prediction(request.plane, prediction)
+        record.scale = prediction.scale
         self._numbers[record.object_id, request.plane] = request.number
         if not request.is_known:
             session.journal.append(
@@ -106,6 +108,7 @@ class Predictions:
                 plane=encode(request.plane),
                 marks=request.marks.to_json(),
                 follows=request.follows,
+                scale=prediction.scale,
                 start=session.writer.encoded(request.start, [record.object_id]),
                 model=session.opening.model_number,
             )
@@ -131,9 +134,13 @@ class Predictions:
         earlier = record.earlier(plane, marks)
         recovered = self._earlier.pop(key, None)
         record.asked[plane] = marks
-        request = ask.Predict(object_id=record.object_id, plane=plane, marks=marks, earlier=earlier)
-        if earlier is not None:
-            request = replace(request, follows=(self._numbers[key], earlier.chosen))
+        sight = self._session.sight
+        request = ask.Predict(
+            object_id=record.object_id, plane=plane, marks=marks, earlier=earlier, sight=sight
+        )
+        if earlier is not None:  # whose logits are of its own scale
+            follows, sight = (self._numbers[key], earlier.chosen), Sight(earlier.scale)
+            request = replace(request, follows=follows, sight=sight)
         elif recovered is not None and recovered.questions[-1].same_as(marks):
             record.starts[plane] = decode_mask(recovered.start, self._session.journal)
             request = replace(
@@ -142,6 +149,7 @@ class Predictions:
                 number=recovered.number,
                 chosen=recovered.chosen,
                 is_known=True,
+                sight=Sight(recovered.scale),
                 start=record.starts[plane],
             )
         else:

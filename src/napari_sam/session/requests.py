@@ -24,6 +24,7 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import LabelArray
 from napari_sam.session.marks import Marks
+from napari_sam.session.sight import FULL, Sight
 from napari_sam.session.state import OverlapPolicy
 
 
@@ -184,6 +185,8 @@ class Predict(Request):
         Whether the journal has this answer from an earlier run.
     start : Region, optional
         What the object is in this plane already, if the first marks are there to correct it.
+    sight : Sight
+        How finely the model looks at the plane.
     """
 
     object_id: int
@@ -196,6 +199,7 @@ class Predict(Request):
     chosen: int | None = None
     is_known: bool = False
     start: Region | None = None
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.DECODE
     title: ClassVar[str] = "Predicting"
 
@@ -210,6 +214,7 @@ class EncodePlane(Request):
     """Encode the plane on screen; answers with an EncodeEvent."""
 
     plane: PlaneRef
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.SCREEN
     title: ClassVar[str] = "Encoding this plane"
 
@@ -224,6 +229,7 @@ class EncodePlanes(Request):
     """Encode planes when nothing else is to do, in this order; answers with EncodeEvents."""
 
     planes: tuple[PlaneRef, ...]
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.IDLE
     title: ClassVar[str] = "Encoding planes"
 
@@ -271,7 +277,8 @@ class Carried:
 class Propagate(Request):
     """Carry objects through planes and write them; answers with Written, one an object and plane.
 
-    The fields of the first object are those of `Carried`; `others` go with it, in the same batches.
+    The fields of the first object are those of `Carried`; `others` go with it, in the same batches, and all planes
+    are looked at as the smallest of them asks for.
     """
 
     labels: LabelArray
@@ -286,6 +293,7 @@ class Propagate(Request):
     protected: tuple[PlaneRef, ...] = ()
     others: tuple[Carried, ...] = ()
     starts: Mapping[PlaneRef, Region] = field(default_factory=dict)
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Propagating"
 
@@ -354,6 +362,7 @@ class Refine(Request):
     object_id: int
     replaces: Mapping[PlaneRef, Region]
     settings: PropagationSettings
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Refining"
 
@@ -375,6 +384,7 @@ class AgreeAlongAxes(Request):
     masks: Mapping[PlaneRef, Region]
     replaces: Mapping[PlaneRef, Region]
     settings: PropagationSettings
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Carrying along three axes"
 

@@ -407,6 +407,7 @@ class FakeEncoder:
     def __init__(self, volume: VolumeLike, predictor: Predictor) -> None:
         self.volume = volume
         self.predictor = predictor
+        self.scale = 1
         self._kept: dict[PlaneRef, ImageEmbedding] = {}
 
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
