@@ -171,6 +171,22 @@ class LayerFrame:
             )
         return self._plane("ZYX".index((set("ZYX") - shown).pop()), self.position(dims), level)
 
+    def shown_scale(self, plane: PlaneRef, zoom: float) -> int:
+        """Pixels of a plane, along a side, in a pixel of the screen: a power of two, 1 where they are larger.
+
+        Parameters
+        ----------
+        plane : PlaneRef
+            The plane on screen.
+        zoom : float
+            Pixels of the screen per world unit, as a camera has it.
+        """
+        letters = "ZYX".replace("ZYX"[plane.axis], "")
+        factor, _ = self.level_transform(plane.level)
+        sizes = np.linalg.norm(self.world.affine[:-1, :-1] * factor, axis=0)
+        height, width = (sizes[self.axes.index(letter)] for letter in letters)
+        return 1 << max(0, int(np.floor(-np.log2(zoom * np.sqrt(height * width)) + 1e-6)))
+
     def _is_straight(self, shown: list[int]) -> bool:
         """Whether the layer's transform keeps the shown axes and the others apart, as napari's slicing does."""
         linear = self.world.affine[:-1, :-1]
