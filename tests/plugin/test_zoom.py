@@ -83,6 +83,26 @@ def test_zooming_out_makes_the_model_look_from_afar(segment, wait, qtbot, backen
     qtbot.waitUntil(lambda: session.sight.scale == 1, timeout=5000)
 
 
+def test_only_what_is_seen_of_a_large_plane_is_encoded(segment, wait, qtbot, backend):
+    widget = segment(show=True)
+    session, camera = widget.session, camera_of(widget)
+    session.state.idle_reach = 0
+    widget.viewer.add_image(PYRAMID, name="pyramid", multiscale=True)
+    wait(widget)
+    camera.center, camera.zoom = (0, 140, 200), 10.0  # at the border of the ball
+    qtbot.waitUntil(lambda: session.shown.part is not None and session.shown.part[2] < 260, timeout=5000)
+    y0, x0, y1, x1 = session.shown.part
+    assert 0 <= y0 <= 140 < y1
+    assert 0 <= x0 <= 200 < x1
+    wait(widget)
+    backend.predictor.reset_counts()
+    widget.viewer.dims.set_point(0, 0)
+    wait(widget)
+    seen = session.shown.tiles((512, 640), TILE, 1)
+    assert backend.predictor.n_encodes == len(seen) < 20
+    assert PlaneRef(0, 0) in session.encoded
+
+
 def test_a_fixed_level_does_not_follow_the_zoom(segment, wait, qtbot):
     widget = segment(PYRAMID, name="pyramid", multiscale=True)
     widget.level_box.setCurrentIndex(2)

@@ -15,7 +15,7 @@ from napari_sam.session.engine import SamBackend
 from napari_sam.session.journal import FILE_NAME, pack_line, read_journal
 from napari_sam.session.marks import Marks, ShapeKind, ShapeMark
 from napari_sam.session.replay import replay
-from napari_sam.session.sight import Sight
+from napari_sam.session.sight import Shown, Sight
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume, FakePredictor
 from napari_sam.testing.phantoms import ball_volume, discs_plane
 from napari_sam.testing.sessions import Desk, FakeBackend
@@ -84,7 +84,7 @@ class Scene:
         return self
 
     def click(self, zyx, scale=1, **more):
-        self.session.show(PLANE, scale)
+        self.session.show(PLANE, Shown(scale))
         self.session.set_marks(Marks([(0, *zyx)], [True], **more))
         self.desk.settle()
         assert not self.desk.errors
@@ -163,7 +163,7 @@ def test_a_level_that_the_user_fixes_is_the_one_that_is_read(scene):
 
 def test_a_correction_goes_on_at_the_scale_of_the_answer(scene):
     scene.click(LARGE, scale=8)
-    scene.session.show(PLANE, 1)
+    scene.session.show(PLANE, Shown(1))
     scene.session.set_marks(Marks([(0, *LARGE), (0, 2, 250, 400)], [True, True]))
     scene.desk.settle()
     assert scene.session.record.scale == 8
@@ -173,30 +173,52 @@ def test_a_correction_goes_on_at_the_scale_of_the_answer(scene):
 
 def test_what_is_shown_is_encoded_once_a_plane_and_scale(scene):
     predictor = scene.desk.backend.predictor
-    scene.session.show(PLANE, 8)
+    scene.session.show(PLANE, Shown(8))
     scene.desk.settle()
     assert scene.session.encoded == {PLANE}
     whole = predictor.n_encodes
     assert whole < 4
     scene.click(LARGE, scale=8)
     assert predictor.n_encodes == whole
-    scene.session.show(PLANE, 4)
+    scene.session.show(PLANE, Shown(4))
     assert scene.session.encoded == set()
     scene.desk.settle()
     assert scene.session.encoded == {PLANE}
     finer = predictor.n_encodes
     assert finer > whole
     for scale in (8, 4, 8):
-        scene.session.show(PLANE, scale)
+        scene.session.show(PLANE, Shown(scale))
         scene.desk.settle()
     assert predictor.n_encodes == finer
     assert scene.read_levels() == {3, 2}
 
 
+def test_of_a_large_plane_only_what_is_seen_is_encoded(scene):
+    """A window of 100 x 100 pixels meets four tiles at most; what it meets of the neighbours waits for idle time."""
+    predictor = scene.desk.backend.predictor
+    scene.session.state.idle_reach = 1
+    scene.session.show(PLANE, Shown(1, (200, 200, 250, 250)))
+    scene.desk.settle()
+    first = predictor.n_encodes
+    assert 0 < first <= 3 * 4
+    assert scene.session.encoded == {PLANE.at(1), PLANE, PLANE.at(3)}
+    scene.session.show(PLANE, Shown(1, (201, 201, 251, 251)))
+    scene.desk.settle()
+    assert predictor.n_encodes == first
+    assert len(scene.session.encoded) == 3, "the same tiles"
+    scene.session.show(PLANE, Shown(1, (400, 500, 450, 550)))
+    scene.desk.settle()
+    assert first < predictor.n_encodes <= 2 * first
+    assert len(scene.session.encoded) == 3
+    scene.session.encode_all()
+    scene.desk.settle()
+    assert len(scene.session.encoded) == SHAPE[0]
+
+
 def test_a_plane_that_fits_the_model_is_never_shrunk(tmp_path):
     desk = Desk(tmp_path, ScalingBackend())
     desk.open(np.zeros((3, 70, 80), np.uint8))
-    desk.session.show(PlaneRef(0, 1), 16)
+    desk.session.show(PlaneRef(0, 1), Shown(16))
     desk.settle()
     assert desk.session.sight == Sight(1, is_fixed=False)
     assert desk.session.encoded == {PlaneRef(0, 1)}
@@ -206,7 +228,7 @@ def test_a_plane_that_fits_the_model_is_never_shrunk(tmp_path):
 def test_a_large_plane_of_one_level_is_encoded_as_it_is_shown(tmp_path):
     desk = Desk(tmp_path, ScalingBackend())
     desk.open(PHANTOM.image)
-    desk.session.show(PLANE, 8)
+    desk.session.show(PLANE, Shown(8))
     desk.settle()
     assert desk.backend.predictor.n_encodes < 4
     desk.session.set_marks(Marks([(0, *LARGE)], [True]))
@@ -218,7 +240,7 @@ def test_a_large_plane_of_one_level_is_encoded_as_it_is_shown(tmp_path):
 def test_propagation_keeps_the_scale_of_its_object_and_replays_identically(tmp_path, path):
     scene = Scene(tmp_path / "one", path).open()
     scene.click(LARGE, scale=8)
-    scene.session.show(PLANE, 1)
+    scene.session.show(PLANE, Shown(1))
     scene.desk.settle()
     scene.volume.reset()
     scene.session.propagate()
@@ -249,7 +271,7 @@ def test_a_session_that_goes_on_asks_at_the_same_scale(tmp_path, path):
     other = Scene(tmp_path / "two", path)
     other.session.reopen(tmp_path / "one", other.volume)
     other.desk.settle()
-    other.session.show(PLANE, 1)
+    other.session.show(PLANE, Shown(1))
     other.desk.settle()
     assert other.session.record.scale == 8
     np.testing.assert_array_equal(other.session.record.pending[PLANE].mask, pending.mask)
@@ -331,7 +353,7 @@ def test_a_session_from_before_there_were_scales_opens_and_replays(tmp_path, pat
     assert (other.session.state.level, other.session.state.seen_level) == (level, None)
     np.testing.assert_array_equal(other.labels(), labels)
     other.session.next_object()
-    other.session.show(plane, 4)
+    other.session.show(plane, Shown(4))
     other.session.set_marks(Marks([(0, *LARGE)], [True]))
     other.desk.settle()
     assert other.session.record.pending[plane].plane_shape == labels.shape[1:]
@@ -347,7 +369,7 @@ def test_the_real_model_outlines_a_large_disc_smoothly_from_afar(tmp_path, monke
     scene = Scene(tmp_path / "one", path, SamBackend()).open()
     plane = PlaneRef(0, 0)
     corners = [(0, 0, y, x) for y, x in ((840, 740), (840, 1060), (1160, 1060), (1160, 740))]
-    scene.session.show(plane, 4)
+    scene.session.show(plane, Shown(4))
     scene.session.set_marks(Marks(shapes=(ShapeMark(ShapeKind.RECTANGLE, corners),)))
     scene.desk.settle()
     assert not scene.desk.errors
@@ -366,7 +388,7 @@ def test_an_array_with_levels_is_seen_like_a_file(tmp_path):
     desk = Desk(tmp_path, ScalingBackend())
     desk.session.use_volume(ArrayVolume(image, levels=levels))
     desk.settle()
-    desk.session.show(PLANE, 4)
+    desk.session.show(PLANE, Shown(4))
     desk.session.set_marks(Marks([(0, *LARGE)], [True]))
     desk.settle()
     assert iou(desk.session.record.pending[PLANE].mask, PHANTOM.labels[2] == 1) > 0.95

@@ -25,7 +25,7 @@ from napari_sam.embedding import MemoryStore
 from napari_sam.errors import CacheWarning, EmbeddingCorruptError, EmbeddingNotFoundError
 from napari_sam.inference.contrast import estimate_contrast
 from napari_sam.inference.levels import Source, source_of
-from napari_sam.inference.tiles import has_useful_overview, overview, plan_tiles, tiles_for
+from napari_sam.inference.tiles import has_useful_overview, meeting, overview, plan_tiles, tiles_for
 
 PREPROCESSING_VERSION = 2
 """Raised whenever the embedding of the same pixels changes, so that old records are not taken for new."""
@@ -136,14 +136,20 @@ class CachedEncoder:
                 one.found[box] = self._keep(one.key(box), array)
         return [one.assembled() for one in work]
 
-    def is_cached(self, plane: PlaneRef) -> bool:
-        """Whether all grid tiles of a plane are in the store. Reads the plane if it is seen for the first time."""
-        work = _PlaneWork(self, plane, self._boxes(plane, None))
+    def is_cached(self, plane: PlaneRef, part: BoxYXYX | None = None) -> bool:
+        """Whether all grid tiles of a plane, or of a part of it, are in the store.
+
+        Reads the plane if it is seen for the first time.
+        """
+        work = _PlaneWork(self, plane, self._boxes_of(plane, part))
         return all(work.key(box) in self.store for box in work.boxes)
 
-    def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
-        """Bring all grid tiles of a plane into the store, a batch a step: between two steps others may have a turn."""
-        work = _PlaneWork(self, plane, self._boxes(plane, None))
+    def encode_steps(self, plane: PlaneRef, part: BoxYXYX | None = None) -> Iterator[None]:
+        """Bring all grid tiles of a plane, or those that a part of it meets, into the store.
+
+        A batch a step: between two steps others may have a turn.
+        """
+        work = _PlaneWork(self, plane, self._boxes_of(plane, part))
         size = max(1, getattr(self.predictor, "batch_size", 1))
         for start in range(0, len(work.boxes), size):
             with self._lock:
@@ -199,6 +205,10 @@ class CachedEncoder:
         if prompts is not None and len(boxes) > 1:
             return tiles_for(prompts, boxes, shape)
         return (overview(shape), *boxes) if has_useful_overview(boxes, shape) else boxes
+
+    def _boxes_of(self, plane: PlaneRef, part: BoxYXYX | None) -> tuple[BoxYXYX, ...]:
+        boxes = self._boxes(plane, None)
+        return boxes if part is None else meeting(boxes, part)
 
     def _encode(self, images: Sequence[Array]) -> list[FloatArray]:
         if isinstance(self.predictor, TileEncoder):

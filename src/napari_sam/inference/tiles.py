@@ -99,6 +99,12 @@ def _starts(length: int, tile_size: int, overlap: float) -> list[int]:
     return [round(room * i / (count - 1)) for i in range(count)]
 
 
+def meeting(boxes: Sequence[BoxYXYX], part: BoxYXYX) -> tuple[BoxYXYX, ...]:
+    """The tiles that a part of the plane meets."""
+    y0, x0, y1, x1 = part
+    return tuple(b for b in boxes if b[0] < y1 and y0 < b[2] and b[1] < x1 and x0 < b[3])
+
+
 def overview(plane_shape: Shape2D) -> BoxYXYX:
     """The tile that is the whole plane."""
     return (0, 0, *plane_shape)

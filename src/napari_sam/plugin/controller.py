@@ -27,6 +27,7 @@ from napari_sam.session.preview import Redraw
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.resolve import Blocked, check_plane, editable_level, parallel
 from napari_sam.session.session import Session
+from napari_sam.session.sight import WHOLE, Shown
 
 NO_IMAGE = Blocked("Choose an image layer, or open one (File > Open Sample has two).")
 MOVED = ("scale", "translate", "rotate", "shear", "affine")
@@ -68,7 +69,7 @@ class SegmentController:
         self._refresh_soon = Soon(self.refreshed.emit, 30)
         self._edit_soon = Soon(self._take_marks)
         self._read_soon = Soon(self._read_labels, 200)
-        self._zoom_soon = Soon(self.show_view, 200)
+        self._shown_soon = Soon(self.show_view, 200)
         self._connect()
         self._unbind = bind_keys(viewer, self.actions)
         self.closed = False
@@ -156,6 +157,7 @@ class SegmentController:
         for name in MOVED:
             getattr(layer.events, name).connect(self._image_moved)
         self.show_view()
+        self._shown_soon()  # what is seen of it is known once it was drawn
 
     def _leave_image(self, untouched: bool = False) -> None:
         if self.image is not None:
@@ -290,7 +292,7 @@ class SegmentController:
         self._refresh_soon.stop()
         self._edit_soon.stop()
         self._read_soon.stop()
-        self._zoom_soon.stop()
+        self._shown_soon.stop()
 
     # From the viewer
 
@@ -298,7 +300,8 @@ class SegmentController:
         session, dims = self.session, self.viewer.dims.events
         for event in (dims.current_step, dims.order, dims.ndisplay, dims.ndim):
             event.connect(self.show_view)
-        self._camera.events.zoom.connect(self._zoom_soon)
+        for event in (self._camera.events.zoom, self._camera.events.center):
+            event.connect(self._shown_soon)
         self.viewer.layers.events.removed.connect(self._layer_removed)
         self.refreshed.connect(self._colour_objects)
         session.changed.connect(self._refresh_soon)
@@ -317,19 +320,24 @@ class SegmentController:
         dims = self.viewer.dims.events
         for event in (dims.current_step, dims.order, dims.ndisplay, dims.ndim):
             event.disconnect(self.show_view)
-        self._camera.events.zoom.disconnect(self._zoom_soon)
+        for event in (self._camera.events.zoom, self._camera.events.center):
+            event.disconnect(self._shown_soon)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.session.state.events.positive.disconnect(self._on_polarity)
         self.session.changed.disconnect(self._refresh_soon)
         self.session.planes_encoded.disconnect(self._refresh_soon)
 
     def show_view(self, event: Any = None) -> None:
-        """Tell the session which plane is on screen, and how large its pixels are there."""
+        """Tell the session which plane is on screen, how much of it is seen and how large."""
         if self.layers is not None:
-            frame = self.layers.frame
-            view = frame.view(self.viewer.dims, self.session.state.level)
-            zoom = self._camera.zoom
-            self.session.show(view, frame.shown_scale(view, zoom) if isinstance(view, PlaneRef) else 1)
+            view = self.layers.frame.view(self.viewer.dims, self.session.state.level)
+            self.session.show(view, self._shown(view) if isinstance(view, PlaneRef) else WHOLE)
+
+    def _shown(self, plane: PlaneRef) -> Shown:
+        assert self.layers is not None
+        frame, preview = self.layers.frame, self.layers.preview
+        part = frame.part(plane, preview.corner_pixels) if preview is not None else None
+        return Shown(frame.shown_scale(plane, self._camera.zoom), part)
 
     def _take_marks(self) -> None:
         if self.layers is not None:

@@ -10,7 +10,7 @@ from functools import singledispatchmethod
 from typing import Any, Protocol, runtime_checkable
 
 from napari_sam.core.models import ModelSpec
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import Predictor, VolumeLike
 from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction, PropagationStep
@@ -46,11 +46,11 @@ from napari_sam.session.worker import Job
 class CachingEncoder(ScalingEncoder, Protocol):
     """A plane encoder that can tell what it has."""
 
-    def is_cached(self, plane: PlaneRef) -> bool:
-        """Whether `embedding` would find this plane in its store."""
+    def is_cached(self, plane: PlaneRef, part: BoxYXYX | None = None) -> bool:
+        """Whether `embedding` would find this plane, or a part of it, in its store."""
 
-    def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
-        """Bring a plane into the store; others may have a turn after each step."""
+    def encode_steps(self, plane: PlaneRef, part: BoxYXYX | None = None) -> Iterator[None]:
+        """Bring a plane, or a part of it, into the store; others may have a turn after each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +261,12 @@ class Engine:
 
     @job.register
     def _(self, request: ask.EncodePlane) -> Job:
-        yield from self._encode(request.plane, request.sight, 1, 1)
+        yield from self._encode(request, request.plane, 1, 1)
 
     @job.register
     def _(self, request: ask.EncodePlanes) -> Job:
         for done, plane in enumerate(request.planes, 1):
-            yield from self._encode(plane, request.sight, done, len(request.planes))
+            yield from self._encode(request, plane, done, len(request.planes))
 
     @job.register
     def _(self, request: ask.Propagate) -> Job:
@@ -412,12 +412,14 @@ class Engine:
             planes, self.changed = tuple(self.changed), []
             yield ImageChanged(planes)
 
-    def _encode(self, plane: PlaneRef, sight: Sight, done: int, total: int) -> Job:
+    def _encode(
+        self, request: ask.EncodePlane | ask.EncodePlanes, plane: PlaneRef, done: int, total: int
+    ) -> Job:
         _, encoder = self._ready()
-        encoder = sight.through(encoder, plane)
-        cached = encoder.is_cached(plane)
+        encoder = request.sight.through(encoder, plane)
+        cached = encoder.is_cached(plane, request.part)
         if not cached:
-            yield from encoder.encode_steps(plane)
+            yield from encoder.encode_steps(plane, request.part)
         yield EncodeEvent(plane, cached, done, total, encoder.scale)
 
 

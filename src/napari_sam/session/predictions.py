@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_sam.core.planes import PlaneRef
+from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.results import MaskPrediction
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
@@ -56,11 +56,15 @@ class Predictions:
             return
         assert isinstance(session.view, PlaneRef)
         if session.view not in session.encoded:
-            session.orders.submit(ask.EncodePlane(plane=session.view, sight=session.sight))
-        self.encode_neighbours(session.state.idle_reach)
+            order = ask.EncodePlane(plane=session.view, sight=session.sight, part=session.shown.part)
+            session.orders.submit(order)
+        self.encode_neighbours(session.state.idle_reach, session.shown.part)
 
-    def encode_neighbours(self, reach: int | None) -> None:
-        """Order the planes around the one on screen, nearest first; all of them if `reach` is None."""
+    def encode_neighbours(self, reach: int | None, part: BoxYXYX | None = None) -> None:
+        """Order the planes around the one on screen, nearest first; all of them if `reach` is None.
+
+        Of large ones only a part, where one is given.
+        """
         session = self._session
         if session.volume is None or isinstance(session.view, Blocked):
             return
@@ -68,7 +72,7 @@ class Predictions:
         planes = planes_around(session.view, size, reach)
         missing = tuple(p for p in planes if p not in session.encoded)
         if missing:
-            session.orders.submit(ask.EncodePlanes(planes=missing, sight=session.sight))
+            session.orders.submit(ask.EncodePlanes(planes=missing, sight=session.sight, part=part))
 
     def put_marks(self, record: ObjectRecord, marks: Marks) -> None:
         """Give an object its marks, and ask what they mean."""

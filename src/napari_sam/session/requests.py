@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from napari_sam.core.models import ModelSpec
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import LabelEdit, MaskPrediction
 from napari_sam.propagation.anchors import Gap
@@ -211,10 +211,11 @@ class Predict(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EncodePlane(Request):
-    """Encode the plane on screen; answers with an EncodeEvent."""
+    """Encode the plane on screen, or the `part` of it that is shown; answers with an EncodeEvent."""
 
     plane: PlaneRef
     sight: Sight = FULL
+    part: BoxYXYX | None = None
     priority: ClassVar[Priority] = Priority.SCREEN
     title: ClassVar[str] = "Encoding this plane"
 
@@ -226,10 +227,11 @@ class EncodePlane(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EncodePlanes(Request):
-    """Encode planes when nothing else is to do, in this order; answers with EncodeEvents."""
+    """Encode planes, or the same `part` of each, when nothing else is to do; answers with EncodeEvents."""
 
     planes: tuple[PlaneRef, ...]
     sight: Sight = FULL
+    part: BoxYXYX | None = None
     priority: ClassVar[Priority] = Priority.IDLE
     title: ClassVar[str] = "Encoding planes"
 

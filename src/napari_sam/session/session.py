@@ -51,7 +51,7 @@ from napari_sam.session.resolve import (
     propagation_settings,
     resolve,
 )
-from napari_sam.session.sight import FULL, Sight, wished
+from napari_sam.session.sight import FULL, WHOLE, Shown, Sight, wished
 from napari_sam.session.state import OverlapPolicy, SessionState
 from napari_sam.session.worker import Event
 from napari_sam.session.writer import Writer
@@ -118,7 +118,7 @@ class Session:
         self.preview = PreviewArray((1, 1, 1, 1))
         self.objects: dict[int, ObjectRecord] = {}
         self.encoded: set[PlaneRef] = set()
-        self.shown_scale = 1
+        self.shown = WHOLE
         self.tile_size: int | None = None
         self.history = History()
         self.progress = Progress()
@@ -163,11 +163,19 @@ class Session:
         """How finely the model looks at the plane on screen."""
         if self.volume is None or isinstance(self.view, Blocked):
             return FULL
-        sight = wished(self.state, self.volume, self.view, self.shown_scale)
+        sight = wished(self.state, self.volume, self.view, self.shown)
         if self.tile_size is None:
             return sight
         shape = self.volume.plane_shape(self.view.axis, self.view.level)
         return replace(sight, scale=sight.fitted(shape, self.tile_size))
+
+    @property
+    def _looked_at(self) -> tuple[Any, ...]:
+        """What is to be encoded of every plane: how finely, and which tiles."""
+        if self.volume is None or isinstance(self.view, Blocked) or self.tile_size is None:
+            return (self.sight,)
+        shape = self.volume.plane_shape(self.view.axis, self.view.level)
+        return self.sight, self.shown.tiles(shape, self.tile_size, self.sight.scale)
 
     @property
     def shown_prediction(self) -> MaskPrediction | None:
@@ -277,21 +285,16 @@ class Session:
         """Go back to the model that was loaded last."""
         self.state.model = replace(self.state.model, name=self._loaded)
 
-    def show(self, view: PlaneRef | Blocked, scale: int = 1) -> None:
-        """Say which plane is on screen; it is encoded first, its neighbours when nothing else is to do.
+    def show(self, view: PlaneRef | Blocked, shown: Shown = WHOLE) -> None:
+        """Say which plane is on screen, and how.
 
-        Parameters
-        ----------
-        view : PlaneRef or Blocked
-            The plane, or why there is none.
-        scale : int
-            Pixels of the plane, along a side, in a pixel of the screen; what is shown is encoded so.
+        What is seen of it is encoded first, the same of its neighbours when nothing else is to do.
         """
-        before = self.view, self.sight
-        self.view, self.shown_scale = view, scale
-        if (self.view, self.sight) == before:
+        before = self.view, self._looked_at
+        self.view, self.shown = view, shown
+        if (self.view, self._looked_at) == before:
             return
-        if self.sight != before[1]:
+        if self._looked_at != before[1]:
             self.encoded.clear()
         self.predictions.encode_view()
         self.predictions.update()
@@ -435,7 +438,7 @@ class Session:
         """How finely the model looks at objects: as it last did, at the one that it looked at most finely."""
         if self.sight.is_fixed:
             return self.sight
-        scales = [self.object(i).scale or self.shown_scale for i in object_ids]
+        scales = [self.object(i).scale or self.shown.scale for i in object_ids]
         return Sight(min(scales), is_fixed=False)
 
     def enter(self, volume: VolumeLike) -> None:

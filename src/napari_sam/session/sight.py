@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import MaskPrediction
 from napari_sam.inference.levels import scale_of
 from napari_sam.inference.predict import predict_plane
-from napari_sam.inference.tiles import fitting_scale, size_of
+from napari_sam.inference.tiles import fitting_scale, meeting, plan_tiles, size_of
 from napari_sam.session.state import SessionState
 
 Size = tuple[float, float]
@@ -22,6 +22,30 @@ Size = tuple[float, float]
 ANY_SIZE = (0.0, np.inf)
 UNTILED = 1 << 30
 """Side of the tiles of a model that takes planes of any size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How much of the plane on screen is seen, and how large.
+
+    Parameters
+    ----------
+    scale : int
+        Pixels of the plane, along a side, in a pixel of the screen.
+    part : (y0, x0, y1, x1), optional
+        What is seen, in pixels of the plane; it may reach beyond it. All of it when None.
+    """
+
+    scale: int = 1
+    part: BoxYXYX | None = None
+
+    def tiles(self, plane_shape: Shape2D, tile_size: int, scale: int) -> tuple[BoxYXYX, ...]:
+        """Tiles at a scale that are seen."""
+        boxes = plan_tiles(plane_shape, tile_size, scale=scale)
+        return boxes if self.part is None else meeting(boxes, self.part)
+
+
+WHOLE = Shown()
 
 
 class ScalingEncoder(PlaneEncoder, Protocol):
@@ -52,7 +76,7 @@ class Sight:
     scale: int = 1
     is_fixed: bool = True
 
-    def fitted(self, plane_shape: tuple[int, int], tile_size: int, sizes: Iterable[Size] = ()) -> int:
+    def fitted(self, plane_shape: Shape2D, tile_size: int, sizes: Iterable[Size] = ()) -> int:
         """The scale that suits the smallest of some objects."""
         if self.is_fixed:
             return self.scale
@@ -80,7 +104,7 @@ def tile_size_of(predictor: Predictor) -> int:
     return int(getattr(predictor, "tile_size", UNTILED))
 
 
-def wished(state: SessionState, volume: VolumeLike, plane: PlaneRef, shown: int) -> Sight:
+def wished(state: SessionState, volume: VolumeLike, plane: PlaneRef, shown: Shown) -> Sight:
     """How the user wants a plane to be looked at.
 
     Parameters
@@ -91,14 +115,14 @@ def wished(state: SessionState, volume: VolumeLike, plane: PlaneRef, shown: int)
         The image.
     plane : PlaneRef
         The plane on screen.
-    shown : int
-        Pixels of the plane, along a side, in a pixel of the screen.
+    shown : Shown
+        How large it is there.
     """
     if state.seen_level is not None:
         return Sight(scale_of(volume, plane, min(state.seen_level, volume.n_levels - 1)))
     if state.model.object_diameter is not None:
         return FULL
-    return Sight(shown, is_fixed=False)
+    return Sight(shown.scale, is_fixed=False)
 
 
 def region_size(region: Region) -> Size:

@@ -22,7 +22,7 @@ from scipy import ndimage
 from napari_sam.core.arrays import Array, BoolArray, FloatArray, frozen_array
 from napari_sam.core.keys import EmbeddingKey
 from napari_sam.core.models import ModelSpec
-from napari_sam.core.planes import PlaneRef, Region, Shape2D
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import EmbeddingStore, PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding, as_image
@@ -420,12 +420,12 @@ class FakeEncoder:
         """Itself: it sees every plane whole."""
         return self
 
-    def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
+    def encode_steps(self, plane: PlaneRef, part: BoxYXYX | None = None) -> Iterator[None]:
         """Encode the whole plane in one step."""
         self.embedding(plane)
         yield
 
-    def is_cached(self, plane: PlaneRef) -> bool:
+    def is_cached(self, plane: PlaneRef, part: BoxYXYX | None = None) -> bool:
         """Whether the plane was encoded already."""
         return plane in self._kept
 
