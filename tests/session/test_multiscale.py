@@ -1,5 +1,7 @@
 """Multiscale images: labels at full resolution, whatever level the model looked at."""
 
+import json
+
 import numpy as np
 import pytest
 import zarr
@@ -261,6 +263,9 @@ def test_propagation_keeps_the_scale_of_its_object_and_replays_identically(tmp_p
     assert again.is_identical
     assert backend.predictor.n_predictions > 0
     np.testing.assert_array_equal(open_labels(tmp_path / "again" / "labels.zarr")[:], labels)
+    report = json.loads((tmp_path / "again" / "session.json").read_text())
+    assert [(one["id"], one["scale"]) for one in report["objects"]] == [(1, 8), (2, 1)]
+    assert report["settings"]["seen_level"] is None
 
 
 def test_a_session_that_goes_on_asks_at_the_same_scale(tmp_path, path):
