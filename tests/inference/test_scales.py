@@ -79,8 +79,8 @@ def test_what_is_encoded_lies_where_the_plane_says(factors, scale, height, width
     source = source_of(volume, PlaneRef(0, 0), scale)
     read = volume.read_plane(source.plane)
     for box in plan_tiles((height, width), 16, scale=scale):
-        window, edges = source.window(box), source.edges(box)
-        found = averaged(read[window], *(e - part.start for e, part in zip(edges, window, strict=True)))
+        (y0, x0, y1, x1), edges = source.window(box), source.edges(box)
+        found = averaged(read[y0:y1, x0:x1], edges[0] - y0, edges[1] - x0)
         assert found.shape == source.encoded_shape(box)
         middles = [
             low + (np.arange(m) + 0.5) * (high - low) / m - 0.5
@@ -239,6 +239,15 @@ def test_a_plane_is_encoded_once_a_scale(factors):
     assert [seen[scale].scale for scale in (1, 2, 4)] == [1, 2, 4]
     assert len(seen[4].tiles) == 1
     assert len(store.records) == sum(len(one.tiles) for one in seen.values())
+
+
+def test_the_same_tile_of_two_levels_is_not_mixed_up():
+    image = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.float32)
+    encoder = CachedEncoder(pyramid(image, [2]), FakePredictor(tile_size=32), FakeStore())
+    encoder.at(2).embedding(PlaneRef(0, 0))
+    encoder.embedding(PlaneRef(0, 0, level=1))
+    assert len(encoder.digests) == len(set(encoder.digests.values())) == 1, "the same pixels of level 1"
+    assert len(encoder.store.records) == 2, "as two tiles, of another plane each"
 
 
 def test_planes_that_one_coarse_plane_shows_share_its_embedding():

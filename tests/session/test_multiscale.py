@@ -163,6 +163,13 @@ def test_a_level_that_the_user_fixes_is_the_one_that_is_read(scene):
     assert scene.read_levels() == {2}
 
 
+def test_a_click_on_an_object_of_many_tiles_is_one_mask_without_seams(scene):
+    scene.session.state.seen_level = 0
+    scene.click(LARGE)
+    np.testing.assert_array_equal(scene.session.record.pending[PLANE].mask, PHANTOM.labels[2] == 1)
+    assert scene.read_levels() == {0}
+
+
 def test_a_correction_goes_on_at_the_scale_of_the_answer(scene):
     scene.click(LARGE, scale=8)
     scene.session.show(PLANE, Shown(1))

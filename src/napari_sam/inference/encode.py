@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 from threading import RLock
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class CachedEncoder:
         self._fixed = contrast
         self._lock = RLock()
 
-    def at(self, scale: int) -> CachedEncoder:
+    def at(self, scale: int) -> Self:
         """The same encoder, over the same store, that looks at planes from afar, see `inference.levels`.
 
         Its tiles cover `scale` times as many pixels of a plane along each side.
@@ -242,15 +242,17 @@ class _PlaneWork:
     def key(self, box: BoxYXYX) -> EmbeddingKey:
         """Key of one tile."""
         digests, read = self.encoder.digests, self.source.plane
-        if (read, box) not in digests:
-            digests[read, box] = digest_array(self.pixels(box))
-        return self.encoder.key(read, box, digests[read, box])
+        window = self.source.window(box)
+        if (read, window) not in digests:
+            digests[read, window] = digest_array(self.pixels(box))
+        return self.encoder.key(read, box, digests[read, window])
 
     def pixels(self, box: BoxYXYX) -> Array:
         """Pixels of one tile as they are in the volume."""
         if self._pixels is None:
             self._pixels = self.encoder.volume.read_plane(self.source.plane)
-        return self._pixels[self.source.window(box)]
+        y0, x0, y1, x1 = self.source.window(box)
+        return self._pixels[y0:y1, x0:x1]
 
     def rgb(self, box: BoxYXYX) -> Array:
         """Pixels of one tile, 8 bit."""

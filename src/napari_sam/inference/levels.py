@@ -68,21 +68,18 @@ class Source:
         rows, cols = self.edges(box)
         return len(rows) - 1, len(cols) - 1
 
-    def window(self, box: BoxYXYX) -> tuple[slice, slice]:
-        """The pixels that a tile is encoded from."""
-        rows, cols = (
-            slice(min(max(int(np.floor(edges[0])), 0), n - 1), min(max(int(np.ceil(edges[-1])), 1), n))
-            for edges, n in zip(self.edges(box), self.shape, strict=True)
-        )
-        return rows, cols
+    def window(self, box: BoxYXYX) -> BoxYXYX:
+        """The pixels, of the plane that is read, that a tile is encoded from."""
+        edges = self.edges(box)
+        y0, x0 = (min(max(int(np.floor(one[0])), 0), n - 1) for one, n in zip(edges, self.shape, strict=True))
+        y1, x1 = (min(max(int(np.ceil(one[-1])), 1), n) for one, n in zip(edges, self.shape, strict=True))
+        return y0, x0, y1, x1
 
     def rgb(self, pixels: Array, box: BoxYXYX, contrast: Contrast) -> Array:
         """(h, w, 3) uint8 image of a tile, from the pixels in its `window`."""
         if self.step_yx == (1.0, 1.0):
             return contrast.apply(pixels)
-        rows, cols = (
-            edges - part.start for edges, part in zip(self.edges(box), self.window(box), strict=True)
-        )
+        rows, cols = (edges - start for edges, start in zip(self.edges(box), self.window(box), strict=False))
         return np.asarray(np.rint(averaged(pixels, rows, cols, contrast.apply)), np.uint8)
 
 

@@ -232,12 +232,8 @@ class _Player:
             earlier = choose(self._answer(before), chosen)
         engine = self._engine(record["model"])
         start = decode(record.get("start"), self._find)
-        plane, marks, sight = (
-            decode(record["plane"]),
-            Marks.from_json(record["marks"]),
-            record.get("scale", 1),
-        )
-        answer = engine.answer(plane, marks, earlier, start, Sight(sight))
+        plane, marks = decode(record["plane"]), Marks.from_json(record["marks"])
+        answer = engine.answer(plane, marks, earlier, start, Sight(record.get("scale", 1)))
         self._check_pixels(engine)
         return answer
 

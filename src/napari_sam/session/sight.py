@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -57,8 +57,11 @@ class ScalingEncoder(PlaneEncoder, Protocol):
     def predictor(self) -> Predictor:
         """The model."""
 
-    def at(self, scale: int) -> Any:
+    def at(self, scale: int) -> Self:
         """The same encoder at another scale."""
+
+
+Encoder = TypeVar("Encoder", bound=ScalingEncoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,12 @@ class Sight:
         known = list(sizes) or [ANY_SIZE]
         return min(fitting_scale(self.scale, plane_shape, tile_size, size) for size in known)
 
-    def through(self, encoder: Any, plane: PlaneRef, sizes: Iterable[Size] = ()) -> Any:
+    def through(self, encoder: Encoder, plane: PlaneRef, sizes: Iterable[Size] = ()) -> Encoder:
         """An encoder, set to look at planes parallel to this one so."""
         shape = encoder.volume.plane_shape(plane.axis, plane.level)
         return encoder.at(self.fitted(shape, tile_size_of(encoder.predictor), sizes))
 
-    def over(self, encoder: Any, masks: Mapping[PlaneRef, Region]) -> Any:
+    def over(self, encoder: Encoder, masks: Mapping[PlaneRef, Region]) -> Encoder:
         """An encoder, set to look at an object as the plane asks for where it is largest."""
         if not masks:
             return encoder

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from scipy import ndimage
@@ -416,7 +416,7 @@ class FakeEncoder:
             self._kept[plane] = self.predictor.encode(self.volume.read_plane(plane))
         return self._kept[plane]
 
-    def at(self, scale: int) -> FakeEncoder:
+    def at(self, scale: int) -> Self:
         """Itself: it sees every plane whole."""
         return self
 
