@@ -17,7 +17,7 @@ from napari_sam.inference.decoding import answer_plane
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.inference.levels import Source, scale_of, source_of
 from napari_sam.inference.predict import predict_plane
-from napari_sam.inference.tiles import LARGE, fitting_scale, plan_tiles, size_of
+from napari_sam.inference.tiles import LARGE, SMALL, fitting_scale, plan_tiles, size_of
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume, FakePredictor, FakeStore
 from napari_sam.testing.phantoms import discs_plane
 
@@ -189,7 +189,7 @@ def test_the_scale_suits_the_plane_and_the_object(shown, height, width, diameter
     suits = fitting_scale(2**shown, shape, tile, (diameter, diameter))
     coarsest = fitting_scale(1 << 20, shape, tile)
     assert 1 <= suits <= coarsest
-    assert suits == 1 or diameter >= 20 * suits
+    assert suits == 1 or diameter >= SMALL * tile * suits
     assert suits == coarsest or diameter <= LARGE * tile * suits
     assert fitting_scale(suits, shape, tile, (diameter, diameter)) == suits
 

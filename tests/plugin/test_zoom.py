@@ -62,12 +62,12 @@ def test_zooming_out_makes_the_model_look_from_afar(segment, wait, qtbot, backen
     widget = segment(PYRAMID, name="pyramid", multiscale=True, scale=(2.0, 0.5, 0.5), translate=(1, 7, 9))
     camera, session = camera_of(widget), widget.session
     widget.viewer.dims.set_point(0, 2 * CENTRE[0] + 1)
-    camera.zoom = 2 / 8
+    camera.zoom = 2 / 16
     qtbot.waitUntil(lambda: session.sight.scale == 8, timeout=5000)
     wait(widget)
     assert PlaneRef(0, 2) in session.encoded
     seen = backend.predictor.n_encodes
-    camera.zoom = 2 / 8.5
+    camera.zoom = 2 / 17
     wait(widget)
     assert backend.predictor.n_encodes == seen, "the same scale is not encoded again"
     widget.controller.layers.points.add(list(CENTRE))
@@ -107,7 +107,7 @@ def test_a_fixed_level_does_not_follow_the_zoom(segment, wait, qtbot):
     widget = segment(PYRAMID, name="pyramid", multiscale=True)
     widget.level_box.setCurrentIndex(2)
     assert widget.level_box.currentText().startswith("1 (4 x 256 x 320)")
-    camera_of(widget).zoom = 1 / 8
+    camera_of(widget).zoom = 1 / 16
     qtbot.wait(300)
     wait(widget)
     assert widget.session.sight.scale == 2

@@ -24,6 +24,8 @@ LARGE = 0.3
 """An object is large from this share of a tile's side on: it is likely cut by the tile, and seen better from afar."""
 THINNEST = 0.125
 """A plane is not shrunk so far that its shorter side has less than this share of a tile's."""
+SMALL = 0.075
+"""Below this share of a tile's side an object is looked at more closely, where that is possible."""
 COARSEST = 4.0
 """Shrunk more than this, the overview shows only objects that fit no grid tile well enough."""
 
@@ -170,7 +172,7 @@ def fitting_scale(
     scale = min(scale, coarsest)
     while 2 * scale <= coarsest and size[0] > LARGE * tile_size * scale:
         scale *= 2
-    while scale > 1 and size[1] < SEEN_WELL[0] * scale:
+    while scale > 1 and size[1] < SMALL * tile_size * scale:
         scale //= 2
     return scale
 

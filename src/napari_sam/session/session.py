@@ -438,7 +438,7 @@ class Session:
         """How finely the model looks at objects: as it last did, at the one that it looked at most finely."""
         if self.sight.is_fixed:
             return self.sight
-        scales = [self.object(i).scale or self.shown.scale for i in object_ids]
+        scales = [self.object(i).scale or self.sight.scale for i in object_ids]
         return Sight(min(scales), is_fixed=False)
 
     def enter(self, volume: VolumeLike) -> None:

@@ -20,32 +20,10 @@ from napari_sam.session.state import SessionState
 Size = tuple[float, float]
 """Least and greatest diameter of an object, in plane pixels."""
 ANY_SIZE = (0.0, np.inf)
+CLOSER = 2
+"""Objects of ten pixels on the screen are clicked at; models want twenty and more, see `inference.tiles`."""
 UNTILED = 1 << 30
 """Side of the tiles of a model that takes planes of any size."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """How much of the plane on screen is seen, and how large.
-
-    Parameters
-    ----------
-    scale : int
-        Pixels of the plane, along a side, in a pixel of the screen.
-    part : (y0, x0, y1, x1), optional
-        What is seen, in pixels of the plane; it may reach beyond it. All of it when None.
-    """
-
-    scale: int = 1
-    part: BoxYXYX | None = None
-
-    def tiles(self, plane_shape: Shape2D, tile_size: int, scale: int) -> tuple[BoxYXYX, ...]:
-        """Tiles at a scale that are seen."""
-        boxes = plan_tiles(plane_shape, tile_size, scale=scale)
-        return boxes if self.part is None else meeting(boxes, self.part)
-
-
-WHOLE = Shown()
 
 
 class ScalingEncoder(PlaneEncoder, Protocol):
@@ -102,6 +80,35 @@ FULL = Sight()
 """At full resolution, as before there was a choice."""
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How much of the plane on screen is seen, and how large.
+
+    Parameters
+    ----------
+    scale : int
+        Pixels of the plane, along a side, in a pixel of the screen.
+    part : (y0, x0, y1, x1), optional
+        What is seen, in pixels of the plane; it may reach beyond it. All of it when None.
+    """
+
+    scale: int = 1
+    part: BoxYXYX | None = None
+
+    @property
+    def sight(self) -> Sight:
+        """How finely the model looks, as long as nothing more is known: more finely than the user."""
+        return Sight(max(1, self.scale // CLOSER), is_fixed=False)
+
+    def tiles(self, plane_shape: Shape2D, tile_size: int, scale: int) -> tuple[BoxYXYX, ...]:
+        """Tiles at a scale that are seen."""
+        boxes = plan_tiles(plane_shape, tile_size, scale=scale)
+        return boxes if self.part is None else meeting(boxes, self.part)
+
+
+WHOLE = Shown()
+
+
 def tile_size_of(predictor: Predictor) -> int:
     """Side of a tile in pixels of what is encoded."""
     return int(getattr(predictor, "tile_size", UNTILED))
@@ -125,7 +132,7 @@ def wished(state: SessionState, volume: VolumeLike, plane: PlaneRef, shown: Show
         return Sight(scale_of(volume, plane, min(state.seen_level, volume.n_levels - 1)))
     if state.model.object_diameter is not None:
         return FULL
-    return Sight(shown.scale, is_fixed=False)
+    return shown.sight
 
 
 def region_size(region: Region) -> Size:
