@@ -16,6 +16,10 @@ from napari_sam.core.arrays import BoolArray, FloatArray
 from napari_sam.core.planes import BoxYXYX, Shape2D
 from napari_sam.core.prompts import PromptSet
 
+Size = tuple[float, float]
+"""Least and greatest diameter of an object, in plane pixels."""
+ANY_SIZE: Size = (0.0, np.inf)
+
 RESIZE_LIMIT = 1.25
 OVERLAP = 0.25
 SEEN_WELL = (20.0, 160.0)
@@ -138,18 +142,16 @@ def _mask_corners(mask: BoolArray) -> FloatArray:
     return np.array([[rows[0], cols[0]], [rows[-1], cols[-1]]], np.float64)
 
 
-def size_of(prompts: PromptSet) -> tuple[float, float]:
-    """Least and greatest diameter of an object that prompts leave open, in plane pixels."""
+def size_of(prompts: PromptSet) -> Size:
+    """What prompts say about the size of their object."""
     around = extent(prompts)
     if around is None:
-        return 0.0, np.inf
+        return ANY_SIZE
     diameter = float(np.prod(around[2:] - around[:2]) ** 0.5)
     return diameter, diameter if prompts.box_yxyx is not None or prompts.mask is not None else np.inf
 
 
-def fitting_scale(
-    scale: int, plane_shape: Shape2D, tile_size: int, size: tuple[float, float] = (0.0, np.inf)
-) -> int:
+def fitting_scale(scale: int, plane_shape: Shape2D, tile_size: int, size: Size = ANY_SIZE) -> int:
     """The scale at which an object is seen well, nearest to the one at which it is shown.
 
     Parameters
@@ -161,7 +163,7 @@ def fitting_scale(
     tile_size : int
         Side of a tile in pixels of what is encoded.
     size : (float, float)
-        Least and greatest diameter of the object, in plane pixels, see `size_of`.
+        Of the object, see `size_of`.
     """
     coarsest = 1
     while (

@@ -6,20 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
-import numpy as np
-
 from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import MaskPrediction
 from napari_sam.inference.levels import scale_of
 from napari_sam.inference.predict import predict_plane
-from napari_sam.inference.tiles import fitting_scale, meeting, plan_tiles, size_of
+from napari_sam.inference.tiles import ANY_SIZE, Size, fitting_scale, meeting, plan_tiles, size_of
 from napari_sam.session.state import SessionState
 
-Size = tuple[float, float]
-"""Least and greatest diameter of an object, in plane pixels."""
-ANY_SIZE = (0.0, np.inf)
 CLOSER = 2
 """Objects of ten pixels on the screen are clicked at; models want twenty and more, see `inference.tiles`."""
 UNTILED = 1 << 30
