@@ -1,7 +1,9 @@
 """Planes, regions, prompts, keys and results: frozen, checked, picklable."""
 
+import hashlib
+import json
 import pickle
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -244,6 +246,7 @@ CHANGED = {
     "tile_yxyx": (0, 0, 8, 9),
     "pixels": "x",
     "preprocessing": 9,
+    "scale": 2,
 }
 
 
@@ -251,6 +254,12 @@ def test_keys_differ_when_any_field_differs() -> None:
     assert set(CHANGED) == {field.name for field in fields(EmbeddingKey)}
     changed = [example_key(**{name: value}) for name, value in CHANGED.items()]
     assert len({key.hex for key in (example_key(), *changed)}) == len(CHANGED) + 1
+
+
+def test_records_from_before_there_were_scales_are_found() -> None:
+    values = {name: value for name, value in asdict(example_key()).items() if name != "scale"}
+    text = json.dumps(values, sort_keys=True).encode()
+    assert example_key().hex == hashlib.sha256(text).hexdigest()[:40]
 
 
 def test_equal_keys_have_equal_names_whatever_the_type_of_their_numbers() -> None:

@@ -95,24 +95,23 @@ def test_another_slicing_axis(segment, wait):
     np.testing.assert_array_equal(layers.labels.data[:, 16] > 0, phantom.labels[:, 16] > 0)
 
 
-@pytest.mark.parametrize("level", [0, 1])
-def test_a_multiscale_image_at_a_level(segment, wait, level):
+@pytest.mark.parametrize("choice", [0, 1, 2])
+def test_labels_of_a_multiscale_image_are_at_full_resolution(segment, wait, choice):
+    """Whether the model looks at the level that suits, at the finest or at the coarsest."""
     phantom = ball_volume((8, 64, 80), [(4, 32, 40)], 12.0)
     pyramid = [phantom.image, phantom.image[:, ::2, ::2]]
     widget = segment(pyramid, name="pyramid", multiscale=True)
-    if level:
-        widget.level_box.setCurrentIndex(1)
-        wait(widget)
+    folder = widget.session.folder
+    widget.level_box.setCurrentIndex(choice)
+    wait(widget)
+    assert widget.session.folder == folder, "the same session goes on"
+    assert widget.session.state.seen_level == (None, 0, 1)[choice]
     widget.viewer.dims.set_point(0, 4)
     click(widget, wait, [4, 32, 40])
     widget.session.commit()
     wait(widget)
-    labels = widget.session.labels.array
-    expected = phantom.labels[4] if not level else phantom.labels[4, ::2, ::2]
-    assert labels.shape[1:] == expected.shape
-    np.testing.assert_array_equal(labels[4] > 0, expected > 0)
-    layer = widget.controller.layers.labels
-    np.testing.assert_allclose(layer.scale, (1, 2, 2) if level else (1, 1, 1))
+    np.testing.assert_array_equal(widget.session.labels.array[4] > 0, phantom.labels[4] > 0)
+    np.testing.assert_allclose(widget.controller.layers.labels.scale, (1, 1, 1))
 
 
 def test_colour_images(segment, wait):
@@ -143,16 +142,21 @@ def test_a_layer_of_too_many_dimensions_is_refused(segment, wait):
     assert "'six' has 6 dimension(s)" in reason(widget)
 
 
-def test_a_huge_plane_is_refused_and_a_coarser_level_is_not(segment, wait, backend):
+def test_labels_of_a_huge_image_are_of_the_finest_level_that_can_be_edited(segment, wait, backend):
     huge = da.zeros((3, 30_000, 30_000), dtype=np.uint8, chunks=(1, 3000, 3000))
     small = ball_volume((3, 300, 300)).image
     widget = segment([huge, small], name="huge", multiscale=True, contrast_limits=(0, 255))
-    assert "choose a coarser level" in reason(widget)
-    assert backend.predictor.n_encodes == 0
-    widget.level_box.setCurrentIndex(1)
-    wait(widget)
+    assert widget.session.labels.array.shape == (3, 300, 300)
+    assert not [widget.level_box.itemData(i) for i in range(widget.level_box.count())].count(0)
     click(widget, wait, [1, 15000, 15000])
     assert widget.session.record.pending
+
+
+def test_a_huge_plane_of_one_level_is_refused(segment, wait, backend):
+    huge = da.zeros((3, 30_000, 30_000), dtype=np.uint8, chunks=(1, 3000, 3000))
+    widget = segment(huge, name="huge", contrast_limits=(0, 255))
+    assert "crop it or open a multiscale version" in reason(widget)
+    assert backend.predictor.n_encodes == 0
 
 
 def test_the_3d_view_is_left_alone_with_a_reason(segment, wait):

@@ -23,8 +23,8 @@ def marks(*clicks, shapes=()):
 
 def opened(folder, asked):
     backend = FakeBackend()
-    predict = backend.predictor.predict
-    backend.predictor.predict = lambda e, prompts: (asked.append(prompts), predict(e, prompts))[1]
+    predict = backend.predictor.predict_many
+    backend.predictor.predict_many = lambda e, p: (asked.extend(p), predict(e, p))[1]
     return Desk(folder, backend)
 
 

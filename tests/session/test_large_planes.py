@@ -20,13 +20,13 @@ class TiledEncoder(FakeEncoder):
         super().__init__(volume, predictor)
         self.log, self.begun, self.go_on = [], threading.Event(), threading.Event()
 
-    def encode_steps(self, plane):
+    def encode_steps(self, plane, part=None):
         for step in range(5):
             self.log.append((plane.index, step))
             self.begun.set()
             assert self.go_on.wait(20)
             yield
-        yield from super().encode_steps(plane)
+        yield from super().encode_steps(plane, part)
 
     def embedding(self, plane, prompts=None):
         if prompts:

@@ -94,8 +94,8 @@ def test_what_the_model_had_answered_is_asked_in_the_same_way_again(tmp_path):
     left(desk)
     desk = again(tmp_path / "one")
     asked = []
-    predict = desk.backend.predictor.predict
-    desk.backend.predictor.predict = lambda e, p: (asked.append(p), predict(e, p))[1]
+    predict = desk.backend.predictor.predict_many
+    desk.backend.predictor.predict_many = lambda e, p: (asked.extend(p), predict(e, p))[1]
     desk.session.show(PLANE)
     desk.settle()
     assert [len(p.points_yx) for p in asked] == [1, 2]

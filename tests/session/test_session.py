@@ -66,8 +66,8 @@ def test_a_further_click_on_a_kept_plane_replaces_what_was_kept(desk):
 
 def test_a_further_click_feeds_the_earlier_answer_back(desk):
     asked = []
-    predict = desk.backend.predictor.predict
-    desk.backend.predictor.predict = lambda e, prompts: (asked.append(prompts), predict(e, prompts))[1]
+    predict = desk.backend.predictor.predict_many
+    desk.backend.predictor.predict_many = lambda e, p: (asked.extend(p), predict(e, p))[1]
     click(desk)
     earlier = desk.session.shown_prediction
     click(desk, Marks([(0, Z, Y, X), (0, Z, 2, 2)], [True, False]))
@@ -78,8 +78,8 @@ def test_a_further_click_feeds_the_earlier_answer_back(desk):
 
 
 def test_the_answer_that_the_model_chose_is_shown(desk):
-    predict = desk.backend.predictor.predict
-    desk.backend.predictor.predict = lambda e, prompts: predict(e, prompts).cycled(2)
+    predict = desk.backend.predictor.predict_many
+    desk.backend.predictor.predict_many = lambda e, p: [one.cycled(2) for one in predict(e, p)]
     click(desk)
     assert desk.session.shown_prediction.chosen == 2
 
@@ -350,17 +350,19 @@ def test_the_journal_tells_what_happened(desk):
 def denying(desk):
     """The desk with a model that takes a negative click on a carried mask for a denial; and what it was asked."""
     asked = []
-    predict = desk.backend.predictor.predict
+    predict = desk.backend.predictor.predict_many
 
-    def answer(embedding, prompts):
-        asked.append(prompts)
-        prediction = predict(embedding, prompts)
+    def answer_all(embedding, prompts):
+        asked.extend(prompts)
+        return [answer(embedding, *pair) for pair in zip(prompts, predict(embedding, prompts), strict=True)]
+
+    def answer(embedding, prompts, prediction):
         if not denies_mask(prompts):
             return prediction
         nothing = replace(prediction.best, drawing=Region.from_mask(np.zeros(embedding.plane_shape, bool)))
         return MaskPrediction((nothing, *prediction.candidates))
 
-    desk.backend.predictor.predict = answer
+    desk.backend.predictor.predict_many = answer_all
     click(desk)
     desk.session.propagate()
     desk.settle()

@@ -35,6 +35,8 @@ class EmbeddingKey:
         Digest of the pixels of that part, before contrast.
     preprocessing : int
         Version of the preprocessing code; raised when its output changes.
+    scale : int
+        Pixels of the plane, along a side, that went into one pixel of what was encoded.
     """
 
     model_digest: str
@@ -46,9 +48,10 @@ class EmbeddingKey:
     tile_yxyx: BoxYXYX
     pixels: str
     preprocessing: int
+    scale: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("axis", "level", "preprocessing"):
+        for name in ("axis", "level", "preprocessing", "scale"):
             object.__setattr__(self, name, index(getattr(self, name)))
         y0, x0, y1, x1 = map(index, self.tile_yxyx)
         object.__setattr__(self, "tile_yxyx", (y0, x0, y1, x1))
@@ -56,7 +59,10 @@ class EmbeddingKey:
     @property
     def hex(self) -> str:
         """40 hexadecimal digits that name the record on disk."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        values = asdict(self)
+        if self.scale == 1:
+            del values["scale"]  # so that records from before there were scales are found
+        text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -51,12 +51,15 @@ class ImageEmbedding:
         Which weights made it; a model refuses embeddings that are not its own.
     tile_size : int, optional
         Pixels along the side of a grid tile; as many as the model's input has when left out.
+    scale : int
+        Pixels of the plane, along a side, that went into one pixel of what was encoded.
     """
 
     plane_shape: Shape2D
     tiles: tuple[TileEmbedding, ...]
     model_digest: str
     tile_size: int | None = None
+    scale: int = 1
 
     @property
     def array(self) -> FloatArray:
@@ -120,10 +123,21 @@ class MaskCandidate(ArrayValue):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MaskPrediction:
-    """The answers for one object in one plane; `chosen` is the one a user gets by default."""
+    """The answers for one object in one plane.
+
+    Parameters
+    ----------
+    candidates : tuple of MaskCandidate
+        At least one.
+    chosen : int
+        The one a user gets by default.
+    scale : int
+        Of the embedding that was asked.
+    """
 
     candidates: tuple[MaskCandidate, ...]
     chosen: int = 0
+    scale: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.chosen < len(self.candidates):
@@ -161,7 +175,7 @@ class MaskPrediction:
 
     def cycled(self, step: int = 1) -> MaskPrediction:
         """The same answers with the next one chosen."""
-        return MaskPrediction(self.candidates, (self.chosen + step) % len(self.candidates))
+        return replace(self, chosen=(self.chosen + step) % len(self.candidates))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -298,6 +312,7 @@ class EncodeEvent:
     from_cache: bool
     done: int
     total: int
+    scale: int = 1
 
 
 def as_image(array: Array) -> Array:

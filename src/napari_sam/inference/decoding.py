@@ -28,6 +28,7 @@ from napari_sam.inference.answers import (
     small_step,
     stability_score,
 )
+from napari_sam.inference.averaging import averaged, evenly
 from napari_sam.inference.decode import (
     MASK_LOGIT,
     Decoded,
@@ -98,10 +99,11 @@ class DecodingPlane:
     def __init__(self, sam: Sam, embedding: ImageEmbedding) -> None:
         self.sam = sam
         self.config = sam.config
+        self.scale = embedding.scale
         self.shape: Shape2D = embedding.plane_shape
         self.tiles: dict[BoxYXYX, TileEmbedding] = {tile.box_yxyx: tile for tile in embedding.tiles}
         self.tile_size = embedding.tile_size or self.config.image_size
-        plan = plan_tiles(self.shape, self.tile_size)
+        plan = plan_tiles(self.shape, self.tile_size // embedding.scale, scale=embedding.scale)
         self.is_tiled = len(plan) > 1
         self.plan = plan
         self.boxes = tuple(box for box in plan if box in self.tiles)
@@ -120,7 +122,7 @@ class DecodingPlane:
 
     def is_large(self, answer: MaskPrediction) -> bool:
         """Whether an object is better seen in the overview than in a grid tile."""
-        return bool(np.count_nonzero(answer.mask) ** 0.5 > LARGE * self.tile_size)
+        return bool(answer.region.area**0.5 > LARGE * self.tile_size)
 
     def answers(
         self, box: BoxYXYX, prompts: Sequence[PromptSet], members: Sequence[int]
@@ -172,7 +174,10 @@ class DecodingPlane:
                 map_to_logits(_known(logits), self.grid.cell, tile, self.config) if self.is_tiled else logits
             )
         if prompts.mask is not None:
-            return mask_to_logits(crop_of(prompts.mask, tile.box_yxyx), tile, self.config)
+            crop = crop_of(prompts.mask, tile.box_yxyx)
+            if self.scale > 1:  # a mask of a whole plane would take four times its size as logits
+                crop = averaged(crop, *evenly(crop.shape, self.scale))
+            return mask_to_logits(crop, tile, self.config)
         return None
 
     def answer(self, decoded: Decoded, prompts: PromptSet) -> MaskPrediction:

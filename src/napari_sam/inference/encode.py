@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from threading import RLock
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from napari_sam.core.arrays import Array, FloatArray
 from napari_sam.core.contrast import Contrast
 from napari_sam.core.keys import EmbeddingKey, digest_array
-from napari_sam.core.planes import BoxYXYX, PlaneRef
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import EmbeddingStore, Predictor, VolumeLike
 from napari_sam.core.results import ImageEmbedding, TileEmbedding
 from napari_sam.embedding import MemoryStore
 from napari_sam.errors import CacheWarning, EmbeddingCorruptError, EmbeddingNotFoundError
 from napari_sam.inference.contrast import estimate_contrast
-from napari_sam.inference.tiles import has_useful_overview, overview, plan_tiles, tiles_for
+from napari_sam.inference.levels import Source, source_of
+from napari_sam.inference.tiles import has_useful_overview, meeting, overview, plan_tiles, tiles_for
 
 PREPROCESSING_VERSION = 2
 """Raised whenever the embedding of the same pixels changes, so that old records are not taken for new."""
@@ -56,6 +59,11 @@ class CachedEncoder:
         Where embeddings are kept; in memory only when left out.
     contrast : Contrast, optional
         Estimated from a few planes at first use when left out.
+
+    Attributes
+    ----------
+    scale : int
+        Pixels of a plane, along a side, that go into one pixel of what is encoded; see `at`.
     """
 
     def __init__(
@@ -70,8 +78,20 @@ class CachedEncoder:
         self.store: EmbeddingStore = store if store is not None else MemoryStore()
         self.digests: dict[tuple[PlaneRef, BoxYXYX], str] = {}
         self._contrasts: dict[int, Contrast] = {}
+        self.scale = 1
         self._fixed = contrast
         self._lock = RLock()
+
+    def at(self, scale: int) -> Self:
+        """The same encoder, over the same store, that looks at planes from afar, see `inference.levels`.
+
+        Its tiles cover `scale` times as many pixels of a plane along each side.
+        """
+        if scale == self.scale:
+            return self
+        other = copy(self)
+        other.scale = scale
+        return other
 
     @property
     def contrast(self) -> Contrast:
@@ -116,14 +136,20 @@ class CachedEncoder:
                 one.found[box] = self._keep(one.key(box), array)
         return [one.assembled() for one in work]
 
-    def is_cached(self, plane: PlaneRef) -> bool:
-        """Whether all grid tiles of a plane are in the store. Reads the plane if it is seen for the first time."""
-        work = _PlaneWork(self, plane, self._boxes(plane, None))
+    def is_cached(self, plane: PlaneRef, part: BoxYXYX | None = None) -> bool:
+        """Whether all grid tiles of a plane, or of a part of it, are in the store.
+
+        Reads the plane if it is seen for the first time.
+        """
+        work = _PlaneWork(self, plane, self._boxes_of(plane, part))
         return all(work.key(box) in self.store for box in work.boxes)
 
-    def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
-        """Bring all grid tiles of a plane into the store, a batch a step: between two steps others may have a turn."""
-        work = _PlaneWork(self, plane, self._boxes(plane, None))
+    def encode_steps(self, plane: PlaneRef, part: BoxYXYX | None = None) -> Iterator[None]:
+        """Bring all grid tiles of a plane, or those that a part of it meets, into the store.
+
+        A batch a step: between two steps others may have a turn.
+        """
+        work = _PlaneWork(self, plane, self._boxes_of(plane, part))
         size = max(1, getattr(self.predictor, "batch_size", 1))
         for start in range(0, len(work.boxes), size):
             with self._lock:
@@ -137,18 +163,19 @@ class CachedEncoder:
         """Digest planes anew: the volume was written to."""
         self.digests.clear()
 
-    def key(self, plane: PlaneRef, box: BoxYXYX, pixels: str) -> EmbeddingKey:
-        """What the embedding of a tile is kept under."""
+    def key(self, read: PlaneRef, box: BoxYXYX, pixels: str) -> EmbeddingKey:
+        """What the embedding of a tile is kept under, whose pixels were read in a plane."""
         return EmbeddingKey(
             model_digest=self.predictor.digest,
             architecture=str(getattr(self.predictor, "architecture", "unknown")),
             compute_dtype=str(getattr(self.predictor, "dtype", "float32")),
-            contrast=self.contrast_at(plane.time).digest,
-            axis=plane.axis,
-            level=plane.level,
+            contrast=self.contrast_at(read.time).digest,
+            axis=read.axis,
+            level=read.level,
             tile_yxyx=box,
             pixels=pixels,
             preprocessing=PREPROCESSING_VERSION,
+            scale=self.scale,
         )
 
     def look_up(self, key: EmbeddingKey) -> FloatArray | None:
@@ -162,18 +189,26 @@ class CachedEncoder:
             warnings.warn(f"{error}; it is computed again", CacheWarning, stacklevel=2)
             return None
 
-    def tile(self, array: FloatArray, box: BoxYXYX) -> TileEmbedding:
-        """Say where in a plane an output of the encoder belongs."""
+    def tile(self, array: FloatArray, box: BoxYXYX, shape: Shape2D) -> TileEmbedding:
+        """Say where in a plane the output of the encoder belongs that was made of an image of this shape."""
         if isinstance(self.predictor, TileEncoder):
-            return self.predictor.tile(array, box)
-        return TileEmbedding(array, box, (box[2] - box[0], box[3] - box[1]))
+            return replace(self.predictor.tile(array, (0, 0, *shape)), box_yxyx=box)
+        return TileEmbedding(array, box, shape)
+
+    def tile_size(self, plane_shape: Shape2D) -> int:
+        """Pixels along the side of a tile of what is encoded; the whole plane for a model that does not tile."""
+        return int(getattr(self.predictor, "tile_size", max(plane_shape)))
 
     def _boxes(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None) -> tuple[BoxYXYX, ...]:
         shape = self.volume.plane_shape(plane.axis, plane.level)
-        boxes = plan_tiles(shape, getattr(self.predictor, "tile_size", max(shape)))
+        boxes = plan_tiles(shape, self.tile_size(shape), scale=self.scale)
         if prompts is not None and len(boxes) > 1:
             return tiles_for(prompts, boxes, shape)
         return (overview(shape), *boxes) if has_useful_overview(boxes, shape) else boxes
+
+    def _boxes_of(self, plane: PlaneRef, part: BoxYXYX | None) -> tuple[BoxYXYX, ...]:
+        boxes = self._boxes(plane, None)
+        return boxes if part is None else meeting(boxes, part)
 
     def _encode(self, images: Sequence[Array]) -> list[FloatArray]:
         if isinstance(self.predictor, TileEncoder):
@@ -192,6 +227,7 @@ class _PlaneWork:
 
     def __init__(self, encoder: CachedEncoder, plane: PlaneRef, boxes: tuple[BoxYXYX, ...]) -> None:
         self.encoder, self.plane, self.boxes = encoder, plane, boxes
+        self.source: Source = source_of(encoder.volume, plane, encoder.scale)
         self.found: dict[BoxYXYX, FloatArray] = {}
         self._pixels: Array | None = None
 
@@ -205,25 +241,30 @@ class _PlaneWork:
 
     def key(self, box: BoxYXYX) -> EmbeddingKey:
         """Key of one tile."""
-        digests = self.encoder.digests
-        if (self.plane, box) not in digests:
-            digests[self.plane, box] = digest_array(self.pixels(box))
-        return self.encoder.key(self.plane, box, digests[self.plane, box])
+        digests, read = self.encoder.digests, self.source.plane
+        window = self.source.window(box)
+        if (read, window) not in digests:
+            digests[read, window] = digest_array(self.pixels(box))
+        return self.encoder.key(read, box, digests[read, window])
 
     def pixels(self, box: BoxYXYX) -> Array:
         """Pixels of one tile as they are in the volume."""
         if self._pixels is None:
-            self._pixels = self.encoder.volume.read_plane(self.plane)
-        y0, x0, y1, x1 = box
+            self._pixels = self.encoder.volume.read_plane(self.source.plane)
+        y0, x0, y1, x1 = self.source.window(box)
         return self._pixels[y0:y1, x0:x1]
 
     def rgb(self, box: BoxYXYX) -> Array:
         """Pixels of one tile, 8 bit."""
-        return self.encoder.contrast_at(self.plane.time).apply(self.pixels(box))
+        contrast = self.encoder.contrast_at(self.plane.time)
+        return self.source.rgb(self.pixels(box), box, contrast)
 
     def assembled(self) -> ImageEmbedding:
         """The embedding, once all tiles are found."""
-        shape = self.encoder.volume.plane_shape(self.plane.axis, self.plane.level)
-        tiles = tuple(self.encoder.tile(self.found[box], box) for box in self.boxes)
-        predictor = self.encoder.predictor
-        return ImageEmbedding(shape, tiles, predictor.digest, getattr(predictor, "tile_size", None))
+        encoder = self.encoder
+        shape = encoder.volume.plane_shape(self.plane.axis, self.plane.level)
+        tiles = tuple(
+            encoder.tile(self.found[box], box, self.source.encoded_shape(box)) for box in self.boxes
+        )
+        tile_size = encoder.scale * encoder.tile_size(shape)
+        return ImageEmbedding(shape, tiles, encoder.predictor.digest, tile_size, encoder.scale)

@@ -11,6 +11,9 @@ import numpy as np
 from napari_sam.core.arrays import Array, BoolArray, FloatArray
 from napari_sam.core.planes import BoxYXYX, Region, Shape2D
 
+STRIP = 256
+"""Rows that are sampled at once: as floats a mask of a large plane takes many times its own memory."""
+
 
 def bilinear(values: FloatArray, rows: FloatArray, cols: FloatArray) -> FloatArray:
     """Sample (h, w) values at all pairs of rows and columns: (len(rows), len(cols)) float32.
@@ -69,7 +72,10 @@ def region_of(
     limits = (min(tile[2], plane_shape[0]) - tile[0], min(tile[3], plane_shape[1]) - tile[1])
     rows, y0 = _axis(box[0], box[2], rows_exact / (tile[2] - tile[0]), limits[0])
     cols, x0 = _axis(box[1], box[3], cols_exact / (tile[3] - tile[1]), limits[1])
-    return _tight(bilinear(logits, rows, cols) > 0, y0 + tile[0], x0 + tile[1], plane_shape)
+    mask = np.empty((len(rows), len(cols)), bool)
+    for start in range(0, len(rows), STRIP):
+        mask[start : start + STRIP] = bilinear(logits, rows[start : start + STRIP], cols) > 0
+    return _tight(mask, y0 + tile[0], x0 + tile[1], plane_shape)
 
 
 def _axis(first: int, last: int, scale: float, limit: int) -> tuple[FloatArray, int]:

@@ -16,12 +16,20 @@ from napari_sam.core.arrays import BoolArray, FloatArray
 from napari_sam.core.planes import BoxYXYX, Shape2D
 from napari_sam.core.prompts import PromptSet
 
+Size = tuple[float, float]
+"""Least and greatest diameter of an object, in plane pixels."""
+ANY_SIZE: Size = (0.0, np.inf)
+
 RESIZE_LIMIT = 1.25
 OVERLAP = 0.25
 SEEN_WELL = (20.0, 160.0)
 """Diameters of objects, in pixels of the model's input, that the models are best at."""
 LARGE = 0.3
 """An object is large from this share of a tile's side on: it is likely cut by the tile, and seen better from afar."""
+THINNEST = 0.125
+"""A plane is not shrunk so far that its shorter side has less than this share of a tile's."""
+SMALL = 0.075
+"""Below this share of a tile's side an object is looked at more closely, where that is possible."""
 COARSEST = 4.0
 """Shrunk more than this, the overview shows only objects that fit no grid tile well enough."""
 
@@ -51,7 +59,9 @@ def tile_size_for(diameter: float | None, image_size: int, mask_size: int) -> in
     return size
 
 
-def plan_tiles(plane_shape: Shape2D, tile_size: int, overlap: float = OVERLAP) -> tuple[BoxYXYX, ...]:
+def plan_tiles(
+    plane_shape: Shape2D, tile_size: int, overlap: float = OVERLAP, scale: int = 1
+) -> tuple[BoxYXYX, ...]:
     """Grid tiles of a plane, in row-major order.
 
     Parameters
@@ -59,21 +69,31 @@ def plan_tiles(plane_shape: Shape2D, tile_size: int, overlap: float = OVERLAP) -
     plane_shape : (int, int)
         Height and width of the plane.
     tile_size : int
-        Side of the model's input, in pixels.
+        Side of the model's input, in pixels of what is encoded.
     overlap : float
         Least part of a tile that it shares with the next.
+    scale : int
+        Pixels of the plane, along a side, that go into one pixel of what is encoded. Tiles begin at its multiples.
 
     Returns
     -------
     tuple of (y0, x0, y1, x1)
         The whole plane alone, where it is at most `RESIZE_LIMIT` times the input.
     """
+    if scale > 1:
+        seen = plan_tiles((-(-plane_shape[0] // scale), -(-plane_shape[1] // scale)), tile_size, overlap)
+        return tuple(_within([scale * side for side in box], plane_shape) for box in seen)
     height, width = plane_shape
     if max(plane_shape) <= RESIZE_LIMIT * tile_size:
         return ((0, 0, height, width),)
     rows = _starts(height, tile_size, overlap)
     cols = _starts(width, tile_size, overlap)
     return tuple((y, x, min(y + tile_size, height), min(x + tile_size, width)) for y in rows for x in cols)
+
+
+def _within(box: Sequence[int], plane_shape: Shape2D) -> BoxYXYX:
+    y0, x0, y1, x1 = box
+    return y0, x0, min(y1, plane_shape[0]), min(x1, plane_shape[1])
 
 
 def _starts(length: int, tile_size: int, overlap: float) -> list[int]:
@@ -83,6 +103,12 @@ def _starts(length: int, tile_size: int, overlap: float) -> list[int]:
         return [0]
     count = 1 + int(np.ceil(room / (tile_size * (1 - overlap))))
     return [round(room * i / (count - 1)) for i in range(count)]
+
+
+def meeting(boxes: Sequence[BoxYXYX], part: BoxYXYX) -> tuple[BoxYXYX, ...]:
+    """The tiles that a part of the plane meets."""
+    y0, x0, y1, x1 = part
+    return tuple(b for b in boxes if b[0] < y1 and y0 < b[2] and b[1] < x1 and x0 < b[3])
 
 
 def overview(plane_shape: Shape2D) -> BoxYXYX:
@@ -114,6 +140,43 @@ def extent(prompts: PromptSet) -> FloatArray | None:
 def _mask_corners(mask: BoolArray) -> FloatArray:
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return np.array([[rows[0], cols[0]], [rows[-1], cols[-1]]], np.float64)
+
+
+def size_of(prompts: PromptSet) -> Size:
+    """What prompts say about the size of their object."""
+    around = extent(prompts)
+    if around is None:
+        return ANY_SIZE
+    diameter = float(np.prod(around[2:] - around[:2]) ** 0.5)
+    return diameter, diameter if prompts.box_yxyx is not None or prompts.mask is not None else np.inf
+
+
+def fitting_scale(scale: int, plane_shape: Shape2D, tile_size: int, size: Size = ANY_SIZE) -> int:
+    """The scale at which an object is seen well, nearest to the one at which it is shown.
+
+    Parameters
+    ----------
+    scale : int
+        Pixels of the plane, along a side, in a pixel of what is shown.
+    plane_shape : (int, int)
+        Height and width of the plane. It is never shrunk below one tile, nor to a thin strip.
+    tile_size : int
+        Side of a tile in pixels of what is encoded.
+    size : (float, float)
+        Of the object, see `size_of`.
+    """
+    coarsest = 1
+    while (
+        max(plane_shape) > RESIZE_LIMIT * tile_size * coarsest
+        and min(plane_shape) >= 2 * THINNEST * tile_size * coarsest
+    ):
+        coarsest *= 2
+    scale = min(scale, coarsest)
+    while 2 * scale <= coarsest and size[0] > LARGE * tile_size * scale:
+        scale *= 2
+    while scale > 1 and size[1] < SMALL * tile_size * scale:
+        scale //= 2
+    return scale
 
 
 def best_tile(boxes: Sequence[BoxYXYX], around: FloatArray) -> int:

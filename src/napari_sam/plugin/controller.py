@@ -25,8 +25,9 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.preview import Redraw
 from napari_sam.session.recovery import Recovered
-from napari_sam.session.resolve import Blocked, check_plane, parallel
+from napari_sam.session.resolve import Blocked, check_plane, editable_level, parallel
 from napari_sam.session.session import Session
+from napari_sam.session.sight import WHOLE, Shown
 
 NO_IMAGE = Blocked("Choose an image layer, or open one (File > Open Sample has two).")
 MOVED = ("scale", "translate", "rotate", "shear", "affine")
@@ -56,17 +57,19 @@ class SegmentController:
 
     def __init__(self, viewer: Any, backend: Backend | None = None, folder: str | Path | None = None) -> None:
         self.viewer = viewer
+        self._camera = getattr(viewer, "scene", viewer).camera  # napari before 0.9 has no scene
         self.image: Any = None
         self.layers: SessionLayers | None = None
         self._dispatch = QtDispatcher()
         folder = Path(folder) if folder is not None else _new_folder()
         self._root = folder.parent
-        self._chosen: tuple[Any, str | None, int | None, int] = (None, None, None, 0)
+        self._chosen: tuple[Any, str | None, int | None, int | None] = (None,) * 4
         self._reopening = False
         self.session = Session(backend or SamBackend(), self._dispatch, folder)
         self._refresh_soon = Soon(self.refreshed.emit, 30)
         self._edit_soon = Soon(self._take_marks)
         self._read_soon = Soon(self._read_labels, 200)
+        self._shown_soon = Soon(self.show_view, 200)
         self._connect()
         self._unbind = bind_keys(viewer, self.actions)
         self.closed = False
@@ -97,7 +100,7 @@ class SegmentController:
         return self._root
 
     def choose_image(
-        self, layer: Any, axes: str | None = None, channel: int | None = None, level: int = 0
+        self, layer: Any, axes: str | None = None, channel: int | None = None, level: int | None = None
     ) -> None:
         """Begin work on an image layer; on none if `layer` is None or cannot be used.
 
@@ -109,10 +112,12 @@ class SegmentController:
             What its dimensions mean; the likeliest by default.
         channel : int, optional
             One channel of several; all of them mixed by default.
-        level : int
-            Multiscale level to segment at.
+        level : int, optional
+            Multiscale level of the labels; full resolution, where its planes are not too large, by default.
         """
         self._leave_image(untouched=self.session.is_untouched)
+        if layer is not self._chosen[0]:
+            self.session.state.seen_level = None
         self._chosen = layer, axes, channel, level
         if layer is None:
             self.session.show(NO_IMAGE)
@@ -129,10 +134,13 @@ class SegmentController:
             self._leave_image()
             self.session.show(Blocked(f"'{layer.name}' cannot be segmented: {error}"))
 
-    def _enter_image(self, layer: Any, axes: str, channel: int | None, level: int) -> None:
+    def _enter_image(self, layer: Any, axes: str, channel: int | None, level: int | None) -> None:
         volume = open_layer(layer, axes, channel)
         frame = LayerFrame.of(layer, axes, volume)
         self.image = layer
+        view = frame.view(self.viewer.dims, 0)
+        if level is None:
+            level = editable_level(volume, view.axis if isinstance(view, PlaneRef) else 0)
         self.session.state.level = level
         reference = ImageRef.of(volume, layer.name, path=layer.source.path, channel=channel)
         flat = "Z" not in axes and "T" not in axes
@@ -149,6 +157,7 @@ class SegmentController:
         for name in MOVED:
             getattr(layer.events, name).connect(self._image_moved)
         self.show_view()
+        self._shown_soon()  # what is seen of it is known once it was drawn
 
     def _leave_image(self, untouched: bool = False) -> None:
         if self.image is not None:
@@ -283,6 +292,7 @@ class SegmentController:
         self._refresh_soon.stop()
         self._edit_soon.stop()
         self._read_soon.stop()
+        self._shown_soon.stop()
 
     # From the viewer
 
@@ -290,6 +300,8 @@ class SegmentController:
         session, dims = self.session, self.viewer.dims.events
         for event in (dims.current_step, dims.order, dims.ndisplay, dims.ndim):
             event.connect(self.show_view)
+        for event in (self._camera.events.zoom, self._camera.events.center):
+            event.connect(self._shown_soon)
         self.viewer.layers.events.removed.connect(self._layer_removed)
         self.refreshed.connect(self._colour_objects)
         session.changed.connect(self._refresh_soon)
@@ -308,15 +320,24 @@ class SegmentController:
         dims = self.viewer.dims.events
         for event in (dims.current_step, dims.order, dims.ndisplay, dims.ndim):
             event.disconnect(self.show_view)
+        for event in (self._camera.events.zoom, self._camera.events.center):
+            event.disconnect(self._shown_soon)
         self.viewer.layers.events.removed.disconnect(self._layer_removed)
         self.session.state.events.positive.disconnect(self._on_polarity)
         self.session.changed.disconnect(self._refresh_soon)
         self.session.planes_encoded.disconnect(self._refresh_soon)
 
     def show_view(self, event: Any = None) -> None:
-        """Tell the session which plane is on screen."""
+        """Tell the session which plane is on screen, how much of it is seen and how large."""
         if self.layers is not None:
-            self.session.show(self.layers.frame.view(self.viewer.dims, self.session.state.level))
+            view = self.layers.frame.view(self.viewer.dims, self.session.state.level)
+            self.session.show(view, self._shown(view) if isinstance(view, PlaneRef) else WHOLE)
+
+    def _shown(self, plane: PlaneRef) -> Shown:
+        assert self.layers is not None
+        frame, preview = self.layers.frame, self.layers.preview
+        part = frame.part(plane, preview.corner_pixels) if preview is not None else None
+        return Shown(frame.shown_scale(plane, self._camera.zoom), part)
 
     def _take_marks(self) -> None:
         if self.layers is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_sam.core.arrays import FloatArray
-from napari_sam.core.planes import PlaneRef
+from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.spaces import LayerSpace, VolumeSpace, layer_affine, nearest_index
 from napari_sam.io.axes import TRACKING, seen_axes
@@ -170,6 +170,28 @@ class LayerFrame:
                 "roll the axes, or take the rotation off."
             )
         return self._plane("ZYX".index((set("ZYX") - shown).pop()), self.position(dims), level)
+
+    def shown_scale(self, plane: PlaneRef, zoom: float) -> int:
+        """Pixels of a plane, along a side, in a pixel of the screen: a power of two, 1 where they are larger.
+
+        Parameters
+        ----------
+        plane : PlaneRef
+            The plane on screen.
+        zoom : float
+            Pixels of the screen per world unit, as a camera has it.
+        """
+        letters = "ZYX".replace("ZYX"[plane.axis], "")
+        factor, _ = self.level_transform(plane.level)
+        sizes = np.linalg.norm(self.world.affine[:-1, :-1] * factor, axis=0)
+        height, width = (sizes[self.axes.index(letter)] for letter in letters)
+        return 1 << max(0, int(np.floor(-np.log2(zoom * np.sqrt(height * width)) + 1e-6)))
+
+    def part(self, plane: PlaneRef, corners: Any) -> BoxYXYX | None:
+        """The part of a plane between two voxels of a layer of its level, (2, ndim) indices; None if they are one."""
+        rows, cols = (self.axes.index(letter) for letter in "ZYX".replace("ZYX"[plane.axis], ""))
+        (y0, x0), (y1, x1) = np.asarray(corners)[:, [rows, cols]].tolist()
+        return (y0, x0, y1 + 1, x1 + 1) if y1 > y0 and x1 > x0 else None
 
     def _is_straight(self, shown: list[int]) -> bool:
         """Whether the layer's transform keeps the shown axes and the others apart, as napari's slicing does."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 A_FILE = "a file"
+AUTOMATIC = "automatic"
 DEVICES = (("automatic", "auto"), ("CPU", "cpu"), ("CUDA GPU", "cuda"), ("Apple GPU", "mps"))
 TOOLS = (
     ("Point", "points", "Click on the object."),
@@ -124,7 +125,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _image_form(self) -> Form:
         form = self._form = Form()
         self.image_box = choice(self._choose_image)
-        self.axes_box, self.channel_box, self.level_box = (choice(self._rechoose) for _ in range(3))
+        self.axes_box, self.channel_box = (choice(self._rechoose) for _ in range(2))
+        self.level_box = choice(self._choose_level)
         form.add("Image", self.image_box, "The image layer to segment.")
         form.add(
             "Axes",
@@ -133,7 +135,12 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             "Tracking carries objects through time as otherwise through planes.",
         )
         form.add("Channel", self.channel_box, "The channel that the model sees, or all of them mixed.")
-        form.add("Level", self.level_box, "Resolution level to segment at; changing it begins new labels.")
+        form.add(
+            "Level",
+            self.level_box,
+            "Resolution that the model looks at. Automatic: as the image is shown, and as the size of the object "
+            "asks for where a box, an outline or a mask tells it. Labels are at full resolution all the same.",
+        )
         self.model_box, self.device_box = choice(self._choose_model), choice(self._choose_model)
         fill(self.device_box, DEVICES, "auto")
         form.add("Model", self.model_box, "The network. Larger ones are slower and often better.")
@@ -289,7 +296,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         axes = axes_choices(layer) if layer is not None else ()
         fill(self.axes_box, [(axes_text(a), a) for a in axes])
         fill(self.channel_box, [("all mixed", None)])
-        fill(self.level_box, [("0 (full)", 0)])
+        fill(self.level_box, [(AUTOMATIC, None)])
         self.controller.choose_image(layer)
         self._fill_details()
         self.refresh()
@@ -301,10 +308,11 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         if self.channel_box.currentData() is None:
             items = [("all mixed", None), *((str(c), c) for c in range(channels if channels > 1 else 0))]
             fill(self.channel_box, items)
-        levels = range(volume.n_levels if volume is not None else 1)
-        fill(self.level_box, [(_level_text(volume, k), k) for k in levels], self.session.state.level)
-        for box in (self.axes_box, self.channel_box, self.level_box):
-            self._form.show_row(box, box.count() > 1)
+        levels = range(self.session.state.level, volume.n_levels) if volume is not None else ()
+        choices = [(AUTOMATIC, None), *((_level_text(volume, k), k) for k in levels)]
+        fill(self.level_box, choices, self.session.state.seen_level)
+        for box, at_least in ((self.axes_box, 2), (self.channel_box, 2), (self.level_box, 3)):
+            self._form.show_row(box, box.count() >= at_least)
         size = self._axis_size()
         for box, value in ((self.first_box, 0), (self.last_box, size - 1)):
             with quiet(box):
@@ -313,15 +321,15 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self._choose_range()
 
     def _rechoose(self) -> None:
-        """Begin again with other axes, channel or level."""
+        """Begin again with other axes or another channel."""
         self.controller.choose_image(
-            self.image_box.currentData(),
-            self.axes_box.currentData(),
-            self.channel_box.currentData(),
-            self.level_box.currentData() or 0,
+            self.image_box.currentData(), self.axes_box.currentData(), self.channel_box.currentData()
         )
         self._fill_details()
         self.refresh()
+
+    def _choose_level(self) -> None:
+        self.session.state.seen_level = self.level_box.currentData()
 
     def _choose_model(self) -> None:
         name, before = self.model_box.currentData(), self.session.state.model.name
@@ -497,6 +505,4 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
 
 
 def _level_text(volume: Any, level: int) -> str:
-    if volume is None:
-        return "0"
     return f"{level} ({' x '.join(str(n) for n in volume.shape_zyx(level))})"

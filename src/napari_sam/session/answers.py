@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_sam.core.planes import PlaneRef
 from napari_sam.core.results import EncodeEvent, MaskPrediction
 from napari_sam.session import requests as ask
 from napari_sam.session.engine import Computed, ImageChanged, Weights, Written
@@ -58,7 +59,7 @@ class Answers:
                 session.writer.take_restored(value)
                 session.labels_changed.emit(value.change)
             case EncodeEvent():
-                session.encoded.add(value.plane)
+                self._on_encoded(value.plane, value.scale)
                 session.planes_encoded.emit()
             case LabelArray():
                 session.labels = value
@@ -67,6 +68,7 @@ class Answers:
                 value.then(value.value)
             case Weights():
                 assert isinstance(request, ask.LoadModel)
+                session.tile_size = value.tile_size
                 session.opening.note_weights(value.values)
                 session.note_loaded(request.spec)
             case ImageChanged():
@@ -80,12 +82,16 @@ class Answers:
             case tuple() if isinstance(request, ask.FindSessions):
                 session.sessions_found.emit(value)
 
+    def _on_encoded(self, plane: PlaneRef, scale: int) -> None:
+        if scale == self._session.sight.scale:
+            self._session.encoded.add(plane)
+
     def _on_written(self, writing: Writing | None, written: Written) -> None:
         assert writing is not None
         session, step = self._session, written.step
         if step is not None:
             session.object(written.edit.label).ends += (step,) if step.stops else ()
-            session.encoded.add(step.plane)
+            self._on_encoded(step.plane, written.scale)
         session.writer.take_written(writing, written)
         session.labels_changed.emit(written.change)
 

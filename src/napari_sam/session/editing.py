@@ -238,6 +238,7 @@ class Editing:
             object_id=object_id,
             replaces=_found_by_model(record),
             settings=settings or PropagationSettings(),
+            sight=session.sight_of([object_id]),
         )
         session.writer.order("refine", request)
 
@@ -260,6 +261,7 @@ class Editing:
             masks=dict(record.written),
             replaces=_found_by_model(record),
             settings=settings or PropagationSettings(),
+            sight=session.sight_of([object_id]),
         )
         session.writer.order("three axes", request)
 

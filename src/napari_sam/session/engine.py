@@ -10,16 +10,17 @@ from functools import singledispatchmethod
 from typing import Any, Protocol, runtime_checkable
 
 from napari_sam.core.models import ModelSpec
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
-from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
+from napari_sam.core.protocols import Predictor, VolumeLike
 from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction, PropagationStep
 from napari_sam.core.spaces import level_geometry
 from napari_sam.errors import SessionError
+from napari_sam.inference.tiles import size_of
 from napari_sam.io.labels import create_labels
 from napari_sam.io.save import SaveOptions, iter_save_labels
 from napari_sam.propagation.consensus import agree
-from napari_sam.propagation.engine import Steps, propagate_objects
+from napari_sam.propagation.engine import Seeds, Steps, propagate_objects
 from napari_sam.session import recovery
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
@@ -37,18 +38,19 @@ from napari_sam.session.object_jobs import copy_labels, label_edits, largest_lab
 from napari_sam.session.objects import PlaneScore
 from napari_sam.session.report import write_report
 from napari_sam.session.restoring import restore_writes
+from napari_sam.session.sight import FULL, ScalingEncoder, Sight, answered, tile_size_of
 from napari_sam.session.state import OverlapPolicy
 from napari_sam.session.worker import Job
 
 
-class CachingEncoder(PlaneEncoder, Protocol):
+class CachingEncoder(ScalingEncoder, Protocol):
     """A plane encoder that can tell what it has."""
 
-    def is_cached(self, plane: PlaneRef) -> bool:
-        """Whether `embedding` would find this plane in its store."""
+    def is_cached(self, plane: PlaneRef, part: BoxYXYX | None = None) -> bool:
+        """Whether `embedding` would find this plane, or a part of it, in its store."""
 
-    def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
-        """Bring a plane into the store; others may have a turn after each step."""
+    def encode_steps(self, plane: PlaneRef, part: BoxYXYX | None = None) -> Iterator[None]:
+        """Bring a plane, or a part of it, into the store; others may have a turn after each step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +146,21 @@ class SamBackend:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """One edit was written."""
+    """One edit was written; `scale` is that at which the model looked."""
 
     edit: LabelEdit
     at: int
     change: LabelChange
     step: PropagationStep | None = None
+    scale: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Which weights were loaded, as plain values."""
+    """Which weights were loaded, as plain values, and the side of the tiles that they take."""
 
     values: dict[str, Any]
+    tile_size: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,7 +220,8 @@ class Engine:
         more = (
             self._backend.identify(request.spec, predictor) if isinstance(self._backend, Identifies) else {}
         )
-        yield Weights({"model": request.spec.name, "encoder_digest": predictor.digest, **more})
+        values = {"model": request.spec.name, "encoder_digest": predictor.digest, **more}
+        yield Weights(values, tile_size_of(predictor))
 
     @job.register
     def _(self, request: ask.UseVolume) -> Job:
@@ -248,29 +253,33 @@ class Engine:
     @job.register
     def _(self, request: ask.Predict) -> Job:
         earlier = request.earlier
-        for marks, chosen in request.chain:
-            earlier = choose(self.answer(request.plane, marks, earlier, request.start), chosen)
-        yield choose(self.answer(request.plane, request.marks, earlier, request.start), request.chosen)
+        for marks, chosen in (*request.chain, (request.marks, request.chosen)):
+            answer = self.answer(request.plane, marks, earlier, request.start, request.sight)
+            earlier = choose(answer, chosen)
+        yield earlier
         yield from self._complaints()
 
     @job.register
     def _(self, request: ask.EncodePlane) -> Job:
-        yield from self._encode(request.plane, 1, 1)
+        yield from self._encode(request, request.plane, 1, 1)
 
     @job.register
     def _(self, request: ask.EncodePlanes) -> Job:
         for done, plane in enumerate(request.planes, 1):
-            yield from self._encode(plane, done, len(request.planes))
+            yield from self._encode(request, plane, done, len(request.planes))
 
     @job.register
     def _(self, request: ask.Propagate) -> Job:
         predictor, encoder = self._ready()
+        seeds = _seeds(request, encoder.volume)
+        sizes = [max(map(size_of, planes.values())) for planes in seeds.values()]
+        encoder = request.sight.through(encoder, request.plane, sizes)
         visited = set()
-        for step in _propagation(request, predictor, encoder):
+        for step in _propagation(request, seeds, predictor, encoder):
             if step.is_seed or step.plane not in request.objects[step.object_id].protected:
                 visited.add((step.object_id, step.plane))
                 edit = LabelEdit(step.plane, step.region, step.object_id)
-                yield _write(request.labels, edit, request, step)
+                yield _write(request.labels, edit, request, step, encoder.scale)
         for one in request.objects.values():
             for plane in one.stale:
                 if (one.object_id, plane) not in visited:
@@ -287,6 +296,7 @@ class Engine:
     def _(self, request: ask.Refine) -> Job:
         predictor, encoder = self._ready()
         planes, settings = request.replaces, request.settings
+        encoder = request.sight.over(encoder, planes)
         for edit, answer in refined_edits(encoder, predictor, planes, request.object_id, settings):
             quality = PropagationStep(
                 edit.label,
@@ -304,6 +314,7 @@ class Engine:
         first, object_id = min(request.masks), request.object_id
         masks = {plane.index: region for plane, region in request.masks.items() if region.area}
         fixed = [plane.index for plane in request.masks if plane not in request.replaces]
+        encoder = request.sight.over(encoder, request.masks)
         steps = agree(encoder, predictor, {object_id: masks}, first, request.settings, {object_id: fixed})
         for step in steps:
             if step is None:
@@ -368,19 +379,24 @@ class Engine:
         return self._predictor, self._encoder
 
     def answer(
-        self, plane: PlaneRef, marks: Marks, earlier: MaskPrediction | None, start: Region | None = None
+        self,
+        plane: PlaneRef,
+        marks: Marks,
+        earlier: MaskPrediction | None,
+        start: Region | None = None,
+        sight: Sight = FULL,
     ) -> MaskPrediction:
         """What the model says about marks in a plane.
 
         `earlier` is what it said before the last were added; `start` what was there before the first.
         """
-        predictor, encoder = self._ready()
+        _, encoder = self._ready()
         prompts = prompts_on_plane(marks, plane, encoder.volume)
         if earlier is not None:
             prompts = prompts.with_logits(earlier.low_res_logits)
         elif start is not None:
             prompts = correcting(prompts, start)
-        answer = predictor.predict(encoder.embedding(plane, [prompts]), prompts)
+        answer = answered(encoder, plane, prompts, sight)
         self._note_contrast(plane.time)
         return answer
 
@@ -396,12 +412,15 @@ class Engine:
             planes, self.changed = tuple(self.changed), []
             yield ImageChanged(planes)
 
-    def _encode(self, plane: PlaneRef, done: int, total: int) -> Job:
+    def _encode(
+        self, request: ask.EncodePlane | ask.EncodePlanes, plane: PlaneRef, done: int, total: int
+    ) -> Job:
         _, encoder = self._ready()
-        cached = encoder.is_cached(plane)
+        encoder = request.sight.through(encoder, plane)
+        cached = encoder.is_cached(plane, request.part)
         if not cached:
-            yield from encoder.encode_steps(plane)
-        yield EncodeEvent(plane, cached, done, total)
+            yield from encoder.encode_steps(plane, request.part)
+        yield EncodeEvent(plane, cached, done, total, encoder.scale)
 
 
 def weights_hash(name: str) -> str:
@@ -421,6 +440,7 @@ def _write(
     edit: LabelEdit,
     request: ask.WriteLabels | ask.Propagate | ask.TakeLabels | ask.Refine | ask.AgreeAlongAxes,
     step: PropagationStep | None = None,
+    scale: int = 1,
 ) -> Written:
     score = PlaneScore.of_step(step) if step is not None and step.region.area else None
     kept = Kept(labels.journal, request.generation, edit.label, edit.region, encode(score))
@@ -429,7 +449,7 @@ def _write(
         replaced = request.objects[edit.label].replaces.get(edit.plane)
     policy = getattr(request, "policy", OverlapPolicy.BACKGROUND_ONLY)
     _, change = apply_edit(labels, edit, policy, replaced, kept)
-    return Written(edit, kept.at, change, step)
+    return Written(edit, kept.at, change, step, scale)
 
 
 def choose(prediction: MaskPrediction, chosen: int | None) -> MaskPrediction:
@@ -439,14 +459,17 @@ def choose(prediction: MaskPrediction, chosen: int | None) -> MaskPrediction:
     return prediction.cycled(chosen - prediction.chosen)
 
 
-def _propagation(request: ask.Propagate, predictor: Predictor, encoder: CachingEncoder) -> Steps:
-    plane = request.plane
-    seeds = {
-        object_id: {
-            p.index: _seed(value, p, encoder.volume, one.starts.get(p)) for p, value in one.seeds.items()
-        }
+def _seeds(request: ask.Propagate, volume: VolumeLike) -> dict[int, dict[int, PromptSet]]:
+    return {
+        object_id: {p.index: _seed(value, p, volume, one.starts.get(p)) for p, value in one.seeds.items()}
         for object_id, one in request.objects.items()
     }
+
+
+def _propagation(
+    request: ask.Propagate, seeds: Seeds, predictor: Predictor, encoder: CachingEncoder
+) -> Steps:
+    plane = request.plane
     return propagate_objects(
         encoder,
         predictor,

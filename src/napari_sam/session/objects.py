@@ -129,6 +129,8 @@ class ObjectRecord:
         settings.
     corrected : tuple of PlaneRef
         Planes that the user painted by hand.
+    scale : int, optional
+        Of the last answer of the model, see `MaskPrediction`; None if there was none.
     version : int
         Grows when masks or scores change.
     """
@@ -147,6 +149,7 @@ class ObjectRecord:
     state: ObjectState = ObjectState.DRAFT
     anchors: dict[PlaneRef, str] = field(default_factory=dict)
     corrected: tuple[PlaneRef, ...] = ()
+    scale: int | None = None
     version: int = 0
     _summary: tuple[Any, ObjectSummary] | None = None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_sam.core.planes import PlaneRef
+from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.results import MaskPrediction
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
@@ -14,6 +14,7 @@ from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
 from napari_sam.session.recovery import Asked, decode_mask
 from napari_sam.session.resolve import Blocked, parallel, planes_around
+from napari_sam.session.sight import Sight
 
 if TYPE_CHECKING:
     from napari_sam.session.session import Session
@@ -55,11 +56,15 @@ class Predictions:
             return
         assert isinstance(session.view, PlaneRef)
         if session.view not in session.encoded:
-            session.orders.submit(ask.EncodePlane(plane=session.view))
-        self.encode_neighbours(session.state.idle_reach)
+            order = ask.EncodePlane(plane=session.view, sight=session.sight, part=session.shown.part)
+            session.orders.submit(order)
+        self.encode_neighbours(session.state.idle_reach, session.shown.part)
 
-    def encode_neighbours(self, reach: int | None) -> None:
-        """Order the planes around the one on screen, nearest first; all of them if `reach` is None."""
+    def encode_neighbours(self, reach: int | None, part: BoxYXYX | None = None) -> None:
+        """Order the planes around the one on screen, nearest first; all of them if `reach` is None.
+
+        Of large ones only a part, where one is given.
+        """
         session = self._session
         if session.volume is None or isinstance(session.view, Blocked):
             return
@@ -67,7 +72,7 @@ class Predictions:
         planes = planes_around(session.view, size, reach)
         missing = tuple(p for p in planes if p not in session.encoded)
         if missing:
-            session.orders.submit(ask.EncodePlanes(planes=missing))
+            session.orders.submit(ask.EncodePlanes(planes=missing, sight=session.sight, part=part))
 
     def put_marks(self, record: ObjectRecord, marks: Marks) -> None:
         """Give an object its marks, and ask what they mean."""
@@ -97,6 +102,7 @@ class Predictions:
         if record is None or record.asked.get(request.plane) is not request.marks:
             return
         record.set_prediction(request.plane, prediction)
+        record.scale = prediction.scale
         self._numbers[record.object_id, request.plane] = request.number
         if not request.is_known:
             session.journal.append(
@@ -106,6 +112,7 @@ class Predictions:
                 plane=encode(request.plane),
                 marks=request.marks.to_json(),
                 follows=request.follows,
+                scale=prediction.scale,
                 start=session.writer.encoded(request.start, [record.object_id]),
                 model=session.opening.model_number,
             )
@@ -131,9 +138,13 @@ class Predictions:
         earlier = record.earlier(plane, marks)
         recovered = self._earlier.pop(key, None)
         record.asked[plane] = marks
-        request = ask.Predict(object_id=record.object_id, plane=plane, marks=marks, earlier=earlier)
-        if earlier is not None:
-            request = replace(request, follows=(self._numbers[key], earlier.chosen))
+        sight = self._session.sight
+        request = ask.Predict(
+            object_id=record.object_id, plane=plane, marks=marks, earlier=earlier, sight=sight
+        )
+        if earlier is not None:  # whose logits are of its own scale
+            follows, sight = (self._numbers[key], earlier.chosen), Sight(earlier.scale)
+            request = replace(request, follows=follows, sight=sight)
         elif recovered is not None and recovered.questions[-1].same_as(marks):
             record.starts[plane] = decode_mask(recovered.start, self._session.journal)
             request = replace(
@@ -142,6 +153,7 @@ class Predictions:
                 number=recovered.number,
                 chosen=recovered.chosen,
                 is_known=True,
+                sight=Sight(recovered.scale),
                 start=record.starts[plane],
             )
         else:

@@ -55,12 +55,15 @@ class Asked:
         Which mask of each answer was chosen; None for the one that the model chose.
     start : Any
         The mask that the first question corrected, as the journal holds it; None if there was none.
+    scale : int
+        At which the model looked.
     """
 
     number: int
     questions: tuple[Marks, ...]
     choices: tuple[int | None, ...]
     start: Any = None
+    scale: int = 1
 
     @property
     def chain(self) -> tuple[tuple[Marks, int | None], ...]:
@@ -181,7 +184,8 @@ class Story:
             link, chosen = answer["follows"] or (None, None)
             if chosen is not None:
                 choices.append(chosen)
-        return Asked(number, tuple(reversed(questions)), tuple(reversed(choices)), answer.get("start"))
+        start, scale = answer.get("start"), answer.get("scale", 1)
+        return Asked(number, tuple(reversed(questions)), tuple(reversed(choices)), start, scale)
 
     def _object(self, object_id: int) -> ObjectRecord:
         return self.objects.setdefault(object_id, ObjectRecord(object_id))
@@ -223,6 +227,7 @@ class Story:
     def _on_answer(self, at: int, record: Record) -> None:
         self.answers[record["number"]] = record
         self.latest[record["object"], decode(record["plane"])] = record["number"]
+        self._object(record["object"]).scale = record.get("scale", 1)
 
     def _on_choose(self, at: int, record: Record) -> None:
         if record["number"] in self.answers:

@@ -33,6 +33,7 @@ from napari_sam.session.marks import Marks
 from napari_sam.session.recovery import LABELS, Story, read_region
 from napari_sam.session.report import write_report
 from napari_sam.session.restoring import Restored, restore_writes
+from napari_sam.session.sight import Sight
 from napari_sam.session.worker import Job
 
 ANSWERS_KEPT = 64
@@ -231,7 +232,8 @@ class _Player:
             earlier = choose(self._answer(before), chosen)
         engine = self._engine(record["model"])
         start = decode(record.get("start"), self._find)
-        answer = engine.answer(decode(record["plane"]), Marks.from_json(record["marks"]), earlier, start)
+        plane, marks = decode(record["plane"]), Marks.from_json(record["marks"])
+        answer = engine.answer(plane, marks, earlier, start, Sight(record.get("scale", 1)))
         self._check_pixels(engine)
         return answer
 

@@ -71,6 +71,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
                 "planes": len(indices),
                 "first_plane": min(indices),
                 "last_plane": max(indices),
+                "scale": story.objects[object_id].scale,
             }
             for object_id, indices in sorted(planes.items())
         ],

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from napari_sam.core.models import ModelSpec
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import LabelEdit, MaskPrediction
 from napari_sam.propagation.anchors import Gap
@@ -24,6 +24,7 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import LabelArray
 from napari_sam.session.marks import Marks
+from napari_sam.session.sight import FULL, Sight
 from napari_sam.session.state import OverlapPolicy
 
 
@@ -184,6 +185,8 @@ class Predict(Request):
         Whether the journal has this answer from an earlier run.
     start : Region, optional
         What the object is in this plane already, if the first marks are there to correct it.
+    sight : Sight
+        How finely the model looks at the plane.
     """
 
     object_id: int
@@ -196,6 +199,7 @@ class Predict(Request):
     chosen: int | None = None
     is_known: bool = False
     start: Region | None = None
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.DECODE
     title: ClassVar[str] = "Predicting"
 
@@ -207,9 +211,11 @@ class Predict(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EncodePlane(Request):
-    """Encode the plane on screen; answers with an EncodeEvent."""
+    """Encode the plane on screen, or the `part` of it that is shown; answers with an EncodeEvent."""
 
     plane: PlaneRef
+    sight: Sight = FULL
+    part: BoxYXYX | None = None
     priority: ClassVar[Priority] = Priority.SCREEN
     title: ClassVar[str] = "Encoding this plane"
 
@@ -221,9 +227,11 @@ class EncodePlane(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class EncodePlanes(Request):
-    """Encode planes when nothing else is to do, in this order; answers with EncodeEvents."""
+    """Encode planes, or the same `part` of each, when nothing else is to do; answers with EncodeEvents."""
 
     planes: tuple[PlaneRef, ...]
+    sight: Sight = FULL
+    part: BoxYXYX | None = None
     priority: ClassVar[Priority] = Priority.IDLE
     title: ClassVar[str] = "Encoding planes"
 
@@ -271,7 +279,8 @@ class Carried:
 class Propagate(Request):
     """Carry objects through planes and write them; answers with Written, one an object and plane.
 
-    The fields of the first object are those of `Carried`; `others` go with it, in the same batches.
+    The fields of the first object are those of `Carried`; `others` go with it, in the same batches, and all planes
+    are looked at as the smallest of them asks for.
     """
 
     labels: LabelArray
@@ -286,6 +295,7 @@ class Propagate(Request):
     protected: tuple[PlaneRef, ...] = ()
     others: tuple[Carried, ...] = ()
     starts: Mapping[PlaneRef, Region] = field(default_factory=dict)
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Propagating"
 
@@ -354,6 +364,7 @@ class Refine(Request):
     object_id: int
     replaces: Mapping[PlaneRef, Region]
     settings: PropagationSettings
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Refining"
 
@@ -375,6 +386,7 @@ class AgreeAlongAxes(Request):
     masks: Mapping[PlaneRef, Region]
     replaces: Mapping[PlaneRef, Region]
     settings: PropagationSettings
+    sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Carrying along three axes"
 

@@ -88,13 +88,20 @@ def check_plane(plane: PlaneRef, volume: VolumeLike) -> Blocked | None:
     height, width = volume.plane_shape(plane.axis, plane.level)
     size = volume.shape_zyx(plane.level)[plane.axis]
     if height * width > MAX_PLANE_PIXELS:
-        more = "choose a coarser level" if volume.n_levels > 1 else "crop it or open a multiscale version"
+        more = "slice along another axis" if volume.n_levels > 1 else "crop it or open a multiscale version"
         return Blocked(f"The plane of {height} x {width} pixels is too large to edit; {more}.")
     if not (plane.index < size and plane.time < volume.n_time):
         return Blocked("The plane on screen lies outside the image; move the slider.")
     if min(height, width) < 2:
         return Blocked(f"The plane of {height} x {width} pixels is a line; slice along another axis.")
     return None
+
+
+def editable_level(volume: VolumeLike, axis: int) -> int:
+    """The finest level whose planes along an axis are not too large to be edited; full resolution nearly always."""
+    shapes = [volume.plane_shape(axis, level) for level in range(volume.n_levels)]
+    small = (k for k, (height, width) in enumerate(shapes) if height * width <= MAX_PLANE_PIXELS)
+    return next(small, len(shapes) - 1)
 
 
 def reach_of(state: SessionState, size: int) -> range:

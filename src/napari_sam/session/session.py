@@ -51,6 +51,7 @@ from napari_sam.session.resolve import (
     propagation_settings,
     resolve,
 )
+from napari_sam.session.sight import FULL, WHOLE, Shown, Sight, wished
 from napari_sam.session.state import OverlapPolicy, SessionState
 from napari_sam.session.worker import Event
 from napari_sam.session.writer import Writer
@@ -117,6 +118,8 @@ class Session:
         self.preview = PreviewArray((1, 1, 1, 1))
         self.objects: dict[int, ObjectRecord] = {}
         self.encoded: set[PlaneRef] = set()
+        self.shown = WHOLE
+        self.tile_size: int | None = None
         self.history = History()
         self.progress = Progress()
         self.journal = Journal(None)
@@ -154,6 +157,25 @@ class Session:
     def resolved(self) -> ResolvedSession | Blocked:
         """What can run now, or why nothing can."""
         return resolve(self.state, self.volume, Snapshot(self.view, self.marks))
+
+    @property
+    def sight(self) -> Sight:
+        """How finely the model looks at the plane on screen."""
+        if self.volume is None or isinstance(self.view, Blocked):
+            return FULL
+        sight = wished(self.state, self.volume, self.view, self.shown)
+        if self.tile_size is None:
+            return sight
+        shape = self.volume.plane_shape(self.view.axis, self.view.level)
+        return replace(sight, scale=sight.fitted(shape, self.tile_size))
+
+    @property
+    def _looked_at(self) -> tuple[Any, ...]:
+        """What is to be encoded of every plane: how finely, and which tiles."""
+        if self.volume is None or isinstance(self.view, Blocked) or self.tile_size is None:
+            return (self.sight,)
+        shape = self.volume.plane_shape(self.view.axis, self.view.level)
+        return self.sight, self.shown.tiles(shape, self.tile_size, self.sight.scale)
 
     @property
     def shown_prediction(self) -> MaskPrediction | None:
@@ -263,11 +285,17 @@ class Session:
         """Go back to the model that was loaded last."""
         self.state.model = replace(self.state.model, name=self._loaded)
 
-    def show(self, view: PlaneRef | Blocked) -> None:
-        """Say which plane is on screen; it is encoded first, its neighbours when nothing else is to do."""
-        if view == self.view:
+    def show(self, view: PlaneRef | Blocked, shown: Shown = WHOLE) -> None:
+        """Say which plane is on screen, and how.
+
+        What is seen of it is encoded first, the same of its neighbours when nothing else is to do.
+        """
+        before = self.view, self._looked_at
+        self.view, self.shown = view, shown
+        if (self.view, self._looked_at) == before:
             return
-        self.view = view
+        if self._looked_at != before[1]:
+            self.encoded.clear()
         self.predictions.encode_view()
         self.predictions.update()
         self.changed.emit()
@@ -354,6 +382,7 @@ class Session:
             protected=first.protected,
             others=tuple(carried[1:]),
             starts=first.starts,
+            sight=self.sight_of(one.object_id for one in carried),
         )
         for one in carried:
             self.objects[one.object_id].ends = ()
@@ -405,6 +434,13 @@ class Session:
         """The object of this label, made if it is not there."""
         return self.objects.setdefault(object_id, ObjectRecord(object_id))
 
+    def sight_of(self, object_ids: Iterable[int]) -> Sight:
+        """How finely the model looks at objects: as it last did, at the one that it looked at most finely."""
+        if self.sight.is_fixed:
+            return self.sight
+        scales = [self.object(i).scale or self.sight.scale for i in object_ids]
+        return Sight(min(scales), is_fixed=False)
+
     def enter(self, volume: VolumeLike) -> None:
         """Take a volume, and make room for its previews."""
         self.volume = volume
@@ -436,16 +472,21 @@ class Session:
             self.marks_changed.emit()
         elif name == "model":
             self._change_model()
+        elif name == "seen_level":
+            self._look_again()
         self.journal.append("setting", name=name, value=encode(info.args[0]))
         self.changed.emit()
 
     def _change_model(self) -> None:
-        """Embeddings and answers of another model are no use any more."""
         self.cancel()
+        self.load_model()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Embeddings and answers of another model or level are no use any more."""
         self.encoded.clear()
         for record in self.objects.values():
             record.asked.clear()
-        self.load_model()
         self.predictions.encode_view()
         self.predictions.update()
         self.planes_encoded.emit()

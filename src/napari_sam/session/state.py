@@ -28,7 +28,9 @@ class SessionState:
     model : ModelSpec
         Which model, on which device.
     level : int
-        Multiscale level that is segmented, 0 is full resolution.
+        Multiscale level of the labels, 0 is full resolution.
+    seen_level : int, optional
+        Multiscale level that the model looks at; as the view and the size of the object ask for when None.
     channels : tuple of int, optional
         Channels mixed into the image that the model sees; all when None.
     object_id : int
@@ -49,6 +51,7 @@ class SessionState:
 
     model: ModelSpec = field(default_factory=ModelSpec)
     level: int = 0
+    seen_level: int | None = None
     channels: tuple[int, ...] | None = None
     object_id: int = 1
     positive: bool = True

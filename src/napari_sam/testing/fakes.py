@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from scipy import ndimage
@@ -22,7 +22,7 @@ from scipy import ndimage
 from napari_sam.core.arrays import Array, BoolArray, FloatArray, frozen_array
 from napari_sam.core.keys import EmbeddingKey
 from napari_sam.core.models import ModelSpec
-from napari_sam.core.planes import PlaneRef, Region, Shape2D
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import EmbeddingStore, PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding, as_image
@@ -161,11 +161,14 @@ class FakePredictor:
 
 
 def _remembered_image(embedding: ImageEmbedding) -> FloatArray:
-    """Lay the tiles back into the plane; what no tile covers is darker than any threshold."""
+    """Lay the tiles back into the plane, enlarged; what no tile covers is darker than any threshold."""
     plane = np.full(embedding.plane_shape, -np.inf, np.float32)
     for tile in embedding.tiles:
         y0, x0, y1, x1 = tile.box_yxyx
-        plane[y0:y1, x0:x1] = tile.array[0]
+        rows, cols = (
+            np.arange(n) * m // n for n, m in zip((y1 - y0, x1 - x0), tile.array.shape[1:], strict=True)
+        )
+        plane[y0:y1, x0:x1] = tile.array[0][np.ix_(rows, cols)]
     return plane
 
 
@@ -404,6 +407,7 @@ class FakeEncoder:
     def __init__(self, volume: VolumeLike, predictor: Predictor) -> None:
         self.volume = volume
         self.predictor = predictor
+        self.scale = 1
         self._kept: dict[PlaneRef, ImageEmbedding] = {}
 
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
@@ -412,12 +416,16 @@ class FakeEncoder:
             self._kept[plane] = self.predictor.encode(self.volume.read_plane(plane))
         return self._kept[plane]
 
-    def encode_steps(self, plane: PlaneRef) -> Iterator[None]:
+    def at(self, scale: int) -> Self:
+        """Itself: it sees every plane whole."""
+        return self
+
+    def encode_steps(self, plane: PlaneRef, part: BoxYXYX | None = None) -> Iterator[None]:
         """Encode the whole plane in one step."""
         self.embedding(plane)
         yield
 
-    def is_cached(self, plane: PlaneRef) -> bool:
+    def is_cached(self, plane: PlaneRef, part: BoxYXYX | None = None) -> bool:
         """Whether the plane was encoded already."""
         return plane in self._kept
 
