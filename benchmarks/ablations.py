@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/ablations.py DATA OUT --steps 2500 --card docs/model-card.md
+    python benchmarks/ablations.py DATA OUT --steps 1200 --card docs/model-card.md
 
 Each trains the smallest architecture (`micro`) for the same number of steps, so their figures compare with each other and
 not with those of the model that ships, which has learned for far longer. What is in OUT already is not trained again.
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder that holds train and eval")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--synthetic", type=int, default=800, help="generated planes")
     parser.add_argument("--card", type=Path, help="write the table into this page")
