@@ -66,6 +66,23 @@ def test_means_are_over_objects_then_images_then_sets(tmp_path):
     assert found.mean["noc85"] == pytest.approx(((1 + 3) / 2 + 5) / 2)
 
 
+def test_volumes_have_means_of_their_own(tmp_path):
+    image, labels = squares()
+    missed = np.where(labels == 2, 0, image).astype(np.uint8)
+    write(tmp_path / "a", image, labels)
+    write(tmp_path / "b", image, labels)
+    write(tmp_path / "volumes", np.stack([missed] * 2), np.stack([labels] * 2), "cube")
+    found = evaluate(tmp_path, FakePredictor(), EvaluationLimits(clicks=5))
+    assert [s.group for s in found.sets] == ["images", "images", "planes"]
+    assert {name: group["1"] for name, group in found.groups.items()} == {
+        "images": 1,
+        "planes": pytest.approx(0.5),
+    }
+    assert found.groups["planes"]["noc85"] == pytest.approx(3)
+    assert found.mean["1"] == pytest.approx(2.5 / 3)
+    assert set(evaluate(tmp_path / "a", FakePredictor(), EvaluationLimits(clicks=5)).groups) == {"images"}
+
+
 def test_every_click_follows_from_the_answer_before(tmp_path):
     """The second click and the fed back logits are those of the protocol, not of training's simulation."""
     image = np.zeros((20, 60), np.uint8)
