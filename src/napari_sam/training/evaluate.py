@@ -177,17 +177,28 @@ def row(result: SetResult) -> str:
 
 def evaluate_sets(folder: Path, predictor: Predictor, limits: EvaluationLimits) -> Iterator[SetResult]:
     """One result after the other, as they are done: of each set of images, and of each volume."""
+    for name, group, images in measured_sets(folder, limits):
+        yield from _evaluate_set(name, group, images, predictor, limits)
+
+
+def measured_sets(
+    folder: Path, limits: EvaluationLimits
+) -> Iterator[tuple[str, str, Iterator[tuple[Array, Array]]]]:
+    """Name and group of each set and each volume, and what is measured of it: images or planes with labels."""
     for name, pairs in labelled_sets(folder):
         volumes = [pair for pair in pairs if is_volume(pair)]
         images = [pair for pair in pairs if pair not in volumes]
         if images:
-            yield from _evaluate_set(
-                name, IMAGES, map(read_pair, _spread(images, limits.images)), predictor, limits
-            )
+            yield name, IMAGES, map(read_pair, _spread(images, limits.images))
         for pair in volumes:
-            yield from _evaluate_set(
-                volume_name(pair), PLANES, _volume_planes(pair, limits), predictor, limits
-            )
+            yield volume_name(pair), PLANES, _volume_planes(pair, limits)
+
+
+def measured_objects(labels: Array, limits: EvaluationLimits) -> list[BoolArray]:
+    """Masks of the objects of an image that are measured."""
+    found, areas = np.unique(labels, return_counts=True)
+    numbers = found[(areas >= limits.min_area) & (found > 0)].tolist()
+    return [labels == number for number in _spread(numbers, limits.objects)]
 
 
 def labelled_sets(folder: Path) -> list[tuple[str, list[Pair]]]:
@@ -286,9 +297,7 @@ def evaluate_image(
     image: Array, labels: Array, predictor: Predictor, limits: EvaluationLimits
 ) -> _ImageResult:
     """Click and box every object of an image."""
-    found, areas = np.unique(labels, return_counts=True)
-    numbers = found[(areas >= limits.min_area) & (found > 0)].tolist()
-    truths = [labels == number for number in _spread(numbers, limits.objects)]
+    truths = measured_objects(labels, limits)
     if not truths:
         return _ImageResult(np.zeros((0, limits.clicks)), np.zeros(0))
     embedding = predictor.encode(image)
