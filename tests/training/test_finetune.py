@@ -245,7 +245,7 @@ def test_no_memory_for_the_first_crop_is_an_error(parent, monkeypatch):
         return encode(sam, inputs, window)
 
     monkeypatch.setattr(learner, "encode", greedy)
-    with pytest.raises(DeviceMemoryError, match="while encoding a crop.*smaller model"):
+    with pytest.raises(DeviceMemoryError, match=r"while encoding a crop.*smaller model"):
         list(finetune(PAIRS, parent, settings=QUICK))
 
 
@@ -276,14 +276,14 @@ def test_no_memory_to_validate_is_an_error(parent, monkeypatch):
         list(finetune(PAIRS, parent, settings=QUICK))
 
 
-def test_other_errors_of_the_networks_are_not_hidden(parent, monkeypatch):
+@pytest.mark.parametrize("name", ["click_curve", "encode"])
+def test_other_errors_of_the_networks_are_not_hidden(parent, monkeypatch, name):
     def wrong(*_):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    for name in ("click_curve", "encode"):
-        with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="cannot be multiplied"):
-            patched.setattr(learner, name, wrong)
-            list(finetune(PAIRS, parent, settings=QUICK))
+    monkeypatch.setattr(learner, name, wrong)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        list(finetune(PAIRS, parent, settings=QUICK))
 
 
 @pytest.mark.usefixtures("always_better")
