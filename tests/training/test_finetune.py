@@ -16,14 +16,15 @@ from napari_sam.model.checkpoints import load_sam, save_safetensors
 from napari_sam.model.configs import CONFIGS
 from napari_sam.model.sam import build_sam
 from napari_sam.training import finetune as module
-from napari_sam.training import learner
+from napari_sam.training import learner, rehearsal
+from napari_sam.training.config import TrainConfig
+from napari_sam.training.examples import Batch
 from napari_sam.training.finetune import FinetuneSettings, Mode, finetune
 from napari_sam.training.own import hold_out, own_planes
-from napari_sam.training.rehearsal import mask_difference
 from napari_sam.training.views import half_cell_units, laid_out
 
 QUICK = FinetuneSettings(
-    max_steps=3, crops=2, objects=2, views=2, learning_rate=2e-3, stay=0.0, average=0.0, rehearsal=0.0
+    max_steps=3, crops=2, objects=2, views=2, learning_rate=2e-3, average=0.0, rehearsal=0.0
 )
 
 
@@ -410,6 +411,7 @@ def test_half_cell_units_change_no_position():
 def test_generated_crops_are_rehearsed_beside_the_own_ones(parent, monkeypatch):
     drawn = []
     monkeypatch.setattr(module, "GENERATED", 2)
+    monkeypatch.setattr(rehearsal, "FOUND", 0.0)  # random weights find nothing
     draw = learner.draw_view
 
     def watched(sampler, *rest):
@@ -431,6 +433,7 @@ def test_generated_crops_are_rehearsed_beside_the_own_ones(parent, monkeypatch):
 @pytest.mark.usefixtures("always_better")
 def test_rehearsal_keeps_the_answers_on_other_images(parent, monkeypatch, mode):
     monkeypatch.setattr(module, "GENERATED", 4)
+    monkeypatch.setattr(rehearsal, "FOUND", 0.0)  # random weights find nothing
     last = {}
     for weight in (1e-6, 30.0):
         settings = replace(QUICK, mode=mode, max_steps=30, views=6, rehearsal=weight)
@@ -455,11 +458,44 @@ def test_the_last_part_of_the_decoder_stays(parent):
 def test_masks_differ_by_what_they_do_not_share():
     logits = torch.full((1, 2, 4, 4), -50.0)
     logits[0, 0, :2] = logits[0, 1, 2:] = 50.0
-    inside = torch.ones(1, 1, 4, 4)
-    assert float(mask_difference(logits, logits, inside)) == 0
-    assert float(mask_difference(logits, logits.flip(1), inside)) == pytest.approx(16 / 17)
+    inside = torch.ones(1, 4, 4)
+    assert float(rehearsal.mask_difference(logits, logits, inside)) == 0
+    assert float(rehearsal.mask_difference(logits, logits.flip(1), inside)) == pytest.approx(16 / 17)
     inside[..., :, 1:] = 0
-    assert float(mask_difference(logits, logits.flip(1), inside)) == pytest.approx(4 / 5)
+    assert float(rehearsal.mask_difference(logits, logits.flip(1), inside)) == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize(("now", "change"), [((1, 1), 0.0), ((2, 1), 0.0), ((1, 0), 1.0), ((0, 1), 0.0)])
+def test_only_answers_that_were_right_are_held(monkeypatch, now, change):
+    """The model at the start finds the second object alone; whatever is answered for the first is free."""
+    sam = build_sam(CONFIGS["micro_test"])
+    masks = np.zeros((1, 2, 32, 32), np.uint8)
+    masks[0, 0, 2:12, 2:12] = masks[0, 1, 16:30, 14:30] = 255
+    answers = {sam: now, "start": (2, 1)}  # 0: nothing, 1: the object, 2: the other object
+
+    def decode(model, embedding, prompts, window):
+        truth = torch.from_numpy(masks[0] > 0)
+        shown = torch.stack([torch.zeros(32, 32).bool(), *truth])
+        kinds = [
+            (0, 1, 2)[kind] if number == 0 else (0, 2, 1)[kind] for number, kind in enumerate(answers[model])
+        ]
+        logits = (shown[kinds].float() * 100 - 50)[:, None].expand(2, 4, 32, 32)
+        return logits, torch.zeros(2, 4)
+
+    monkeypatch.setattr(rehearsal, "decode", decode)
+    monkeypatch.setattr(rehearsal, "CORRECTED", 0.0)
+    nothing = np.zeros(0, np.uint8)
+    batch = Batch(nothing, masks, masks[0][None] > 0, nothing, np.ones((1, 32, 32), bool))
+    embedding = torch.zeros(1, 8, 8, 8)
+    found = rehearsal.rehearsal_loss(
+        (sam, "start"),
+        (embedding, embedding),
+        batch,
+        TrainConfig(),
+        (0, 0, 8, 8),
+        torch.Generator().manual_seed(0),
+    )
+    assert float(found) == pytest.approx(change, abs=0.01)
 
 
 def test_settings_that_make_no_sense():

@@ -7,8 +7,8 @@
 
 A part of the labels is kept out. The weights that are kept are the ones that did best on it: of their
 exponential average, measured every eighth of the time. So that what the model could do before is not forgotten,
-all weights are pulled back a little towards where they started, the last part of the mask decoder stays, and on
-generated crops the model is held to the answers that it gave at the start (`training/rehearsal.py`)::
+the last part of the mask decoder stays, and on generated crops the model is held to the answers that it gave at the
+start (`training/rehearsal.py`)::
 
     for event in finetune("labelled", "default", name="neurites"):
         print(event.kind, event.fraction, event.values)
@@ -36,7 +36,7 @@ from napari_sam.training.views import validation_views, window_cells
 VALIDATIONS = 8
 ENCODING_SHARE = 0.2
 """Of the time, at most, for encoding views ahead."""
-GENERATED = 48
+GENERATED = 96
 """Generated planes for rehearsal."""
 REFERENCE_INPUT = 512
 """Input size that the sizes of objects in `TrainConfig` refer to."""
@@ -75,8 +75,6 @@ class FinetuneSettings:
         Highest rate of prompt encoder and mask decoder.
     encoder_share : float
         Rate of the image encoder as a share of it.
-    stay : float
-        Pull towards the weights at the start, as a multiple of the rate.
     average : float
         Decay of the exponential average.
     held_out : float
@@ -96,12 +94,11 @@ class FinetuneSettings:
     objects: int = 4
     views: int = 256
     memory: int = 1 << 30
-    learning_rate: float = 5e-4
+    learning_rate: float = 7e-4
     encoder_share: float = 0.2
-    stay: float = 4.0
     average: float = 0.98
     held_out: float = 0.2
-    rehearsal: float = 2.0
+    rehearsal: float = 4.0
     rank: int = 8
 
     def __post_init__(self) -> None:
@@ -224,7 +221,7 @@ class _Run:
         self.settings, self.parent, self.target = settings, parent, target
         recipe = settings.recipe(config.image_size)
         self.learner = Learner(parent.sam, recipe, settings.mode != Mode.DECODER, _rank(settings))
-        self.learner.encoder_share, self.learner.stay = settings.encoder_share, settings.stay
+        self.learner.encoder_share = settings.encoder_share
         self.learner.rehearsal_weight = settings.rehearsal
         self.own = self._source(learn_from, recipe)
         self.rehearsed: Source | None = None

@@ -73,8 +73,7 @@ class Learner:
     """
 
     encoder_share = 0.2
-    stay = 4.0
-    rehearsal_weight = 2.0
+    rehearsal_weight = 4.0
 
     def __init__(self, sam: Sam, config: TrainConfig, with_encoder: bool, rank: int = 0) -> None:
         self.sam, self.config = half_cell_units(sam.eval().requires_grad_(False)), config
@@ -90,7 +89,6 @@ class Learner:
             part.requires_grad_(False)
         self._averaged = ["prompt_encoder", "mask_decoder"] + (["image_encoder"] if with_encoder else [])
         self.optimizer = torch.optim.AdamW(self._groups(), lr=config.learning_rate, weight_decay=0.0)
-        self._anchors = [[p.detach().clone() for p in g["params"]] for g in self.optimizer.param_groups]
         self._shrunk: Size = (1 << 16, 1 << 16)
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -152,7 +150,6 @@ class Learner:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm))
         self.optimizer.step()
-        self._pull_back()
         for name in self._averaged:
             update_average(getattr(self.average, name), getattr(self.sam, name), config.ema, step)
         return values | {"norm": norm} | {f"iou{i + 1}": iou for i, iou in enumerate(ious)}
@@ -164,14 +161,6 @@ class Learner:
             before = source.embed(self.start, inputs, window)
         embeddings = source.embed(self.sam, inputs, window), before
         return rehearsal_loss((self.sam, self.start), embeddings, batch, self.config, window, generator)
-
-    @torch.no_grad()
-    def _pull_back(self) -> None:
-        """Move all weights a little towards where they started (Li et al. 2018, arXiv 1802.01483)."""
-        for group, anchors in zip(self.optimizer.param_groups, self._anchors, strict=True):
-            share = min(1.0, self.stay * group["lr"])
-            for parameter, anchor in zip(group["params"], anchors, strict=True):
-                parameter.lerp_(anchor, share)
 
     def plain(self) -> Sam:
         """The average as a model to save, with adapters merged."""
