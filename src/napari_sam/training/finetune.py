@@ -98,7 +98,7 @@ class FinetuneSettings:
     encoder_share: float = 0.2
     average: float = 0.98
     held_out: float = 0.2
-    rehearsal: float = 4.0
+    rehearsal: float = 3.0
     rank: int = 8
 
     def __post_init__(self) -> None:

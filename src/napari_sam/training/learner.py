@@ -73,7 +73,7 @@ class Learner:
     """
 
     encoder_share = 0.2
-    rehearsal_weight = 4.0
+    rehearsal_weight = 3.0
 
     def __init__(self, sam: Sam, config: TrainConfig, with_encoder: bool, rank: int = 0) -> None:
         self.sam, self.config = half_cell_units(sam.eval().requires_grad_(False)), config
