@@ -86,7 +86,8 @@ def draw_run(log: Path, path: Path) -> None:
         A line of the log is damaged, as after a crash; it is left out.
     """
     figure_module = need_matplotlib()
-    steps, validations = (_read_events(log, kind) for kind in ("step", "validation"))
+    events = _read_events(log)
+    steps, validations = ([e for e in events if e["kind"] == kind] for kind in ("step", "validation"))
     figure = figure_module.Figure(figsize=(8, 9), layout="constrained")
     losses, ious, figures = figure.subplots(3, sharex=True)
     _draw_values(losses, steps, lambda name: not name.startswith("iou") and name not in NO_LOSS, SMOOTHED)
@@ -102,18 +103,17 @@ def draw_run(log: Path, path: Path) -> None:
     _save(figure, path)
 
 
-def _read_events(log: Path, kind: str) -> list[Event]:
-    """Events of a kind by their step."""
-    found: dict[int, Event] = {}
+def _read_events(log: Path) -> list[Event]:
+    """Events by their step, the last one of each kind."""
+    found: dict[tuple[int, str], Event] = {}
     for number, line in enumerate(log.read_text().splitlines(), 1):
         try:
             event = json.loads(line)
         except json.JSONDecodeError:
             warnings.warn(f"line {number} of {log} is damaged; it is left out", InputWarning, stacklevel=3)
             continue
-        if event["kind"] == kind:
-            found[event["step"]] = event
-    return [found[step] for step in sorted(found)]
+        found[event["step"], event["kind"]] = event
+    return [found[key] for key in sorted(found)]
 
 
 def _draw_values(axes: Any, events: list[Event], wanted: Callable[[str], bool], smoothed: float = 0) -> None:
