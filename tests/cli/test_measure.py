@@ -43,15 +43,26 @@ def test_everything_is_measured_from_python(labelled):
     plain = json.loads(json.dumps(found.to_dict()))
     assert plain["curve"] == [1.0] * 5
     assert plain["volumes"][0]["mean_corrected"] == found.volumes[0].means[1]
+    assert list(plain["groups"]) == ["images", "planes", "objects"]
+    one_click, corrected = found.volumes[0].means
+    assert plain["groups"]["objects"] == {"one_click": one_click, "corrected": corrected}
 
 
 def test_the_command_prints_writes_and_draws(call, labelled, knows_the_truth, tmp_path):
     out, picture = tmp_path / "figures.json", tmp_path / "clicks.png"
     code, said, err = call("evaluate", labelled, "--json", out, "--plot", picture, "--clicks", 5)
     assert code == 0, err
-    lines = said.splitlines()
-    assert [line.split()[0] for line in lines] == ["planes", "balls", "balls", "mean"]
-    assert "3D IoU from one click" in lines[2]
+    rows, table = (part.splitlines() for part in said.split("\n\n"))
+    assert [line.split()[0] for line in rows] == ["planes", "balls", "balls"]
+    assert "3D IoU from one click" in rows[2]
+    assert table[0].split() == ["mean", "of", "1", "2", "3", "5", "box", "noc85", "worse"]
+    assert [line.split("(")[0].strip() for line in table[1:]] == [
+        "sets of images",
+        "planes of volumes",
+        "all sets",
+        "whole objects",
+    ]
+    assert table[1].split()[-7:] == ["1.000"] * 6 + ["0.000"]
     assert picture.read_bytes().startswith(b"\x89PNG")
     figures = json.loads(out.read_text())
     assert figures["limits"]["min_area"] == 30
@@ -59,7 +70,9 @@ def test_the_command_prints_writes_and_draws(call, labelled, knows_the_truth, tm
 
 
 def test_volumes_can_be_left_out(call, labelled, knows_the_truth):
-    assert "3D IoU" not in call("evaluate", labelled, "--clicks", 5, "--volume-objects", -1)[1]
+    said = call("evaluate", labelled, "--clicks", 5, "--volume-objects", -1)[1]
+    assert "3D IoU" not in said
+    assert "whole objects" not in said
 
 
 def test_a_volume_without_deep_objects_is_left_out_with_a_word(tmp_path, phantom):

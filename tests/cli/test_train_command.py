@@ -1,13 +1,16 @@
 """`napari-sam train`: one recipe after the other."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import tifffile
 
 from napari_sam.model.checkpoints import load_checkpoint
 
 
+@pytest.mark.filterwarnings("default:the run is not drawn")
 def test_recipes_follow_each_other(call, tmp_path, monkeypatch):
     """Each starts from what the one before it found, also where it is deeper; what is done is not done again."""
     from napari_sam.model.configs import CONFIGS
@@ -35,7 +38,15 @@ def test_recipes_follow_each_other(call, tmp_path, monkeypatch):
     assert code == 0, err
     assert load_checkpoint(tmp_path / "out" / "second" / "best.safetensors")[0].name == "deep_test"
     first = tmp_path / "out" / "first" / "best.safetensors"
+    for stage in ("first", "second"):
+        assert (tmp_path / "out" / stage / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert str(first) in (tmp_path / "out" / "second" / "config.json").read_text()
     before = first.read_bytes()
-    assert call(*arguments)[0] == 0
+    (tmp_path / "out" / "first" / "loss.png").unlink()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, _, err = call(*arguments)
+    assert code == 0
+    assert "the run is not drawn" in err
+    assert "pip install matplotlib" in err
     assert first.read_bytes() == before
+    assert not (tmp_path / "out" / "first" / "loss.png").exists()

@@ -9,7 +9,7 @@ import tifffile
 from napari_sam.errors import DependencyError, ExportError, InputWarning, TrainingError
 from napari_sam.testing.fakes import FakePredictor
 from napari_sam.training import curves
-from napari_sam.training.curves import draw_curves
+from napari_sam.training.curves import draw_curves, draw_run
 from napari_sam.training.evaluate import EvaluationLimits, click_curves, evaluate
 
 
@@ -64,6 +64,23 @@ def test_means_are_over_objects_then_images_then_sets(tmp_path):
     assert found.mean["1"] == pytest.approx(0.375)
     assert found.curve == (pytest.approx(0.375),) * 5
     assert found.mean["noc85"] == pytest.approx(((1 + 3) / 2 + 5) / 2)
+
+
+def test_volumes_have_means_of_their_own(tmp_path):
+    image, labels = squares()
+    missed = np.where(labels == 2, 0, image).astype(np.uint8)
+    write(tmp_path / "a", image, labels)
+    write(tmp_path / "b", image, labels)
+    write(tmp_path / "volumes", np.stack([missed] * 2), np.stack([labels] * 2), "cube")
+    found = evaluate(tmp_path, FakePredictor(), EvaluationLimits(clicks=5))
+    assert [s.group for s in found.sets] == ["images", "images", "planes"]
+    assert {name: group["1"] for name, group in found.groups.items()} == {
+        "images": 1,
+        "planes": pytest.approx(0.5),
+    }
+    assert found.groups["planes"]["noc85"] == pytest.approx(3)
+    assert found.mean["1"] == pytest.approx(2.5 / 3)
+    assert set(evaluate(tmp_path / "a", FakePredictor(), EvaluationLimits(clicks=5)).groups) == {"images"}
 
 
 def test_every_click_follows_from_the_answer_before(tmp_path):
@@ -157,6 +174,65 @@ def test_the_curve_is_drawn(tmp_path):
         draw_curves({"a": [0.2]}, tmp_path / "clicks.nonsense")
     with pytest.raises(ExportError, match="no curve"):
         draw_curves({}, path)
+
+
+def log_line(kind, step, **values):
+    event = {"kind": kind, "step": step, "fraction": 0.5, "seconds": 36.0 * step, "values": values}
+    return json.dumps(event) + "\n"
+
+
+@pytest.fixture
+def drawn_axes(monkeypatch):
+    """The axes of the figure that is saved last."""
+    from matplotlib.figure import Figure
+
+    found, save = [], Figure.savefig
+
+    def watched(self, *args, **options):
+        found[:] = self.axes
+        save(self, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", watched)
+    return found
+
+
+def lines_of(axes):
+    """Hours and values by name, of the lines that have a name."""
+    return {
+        line.get_label(): line.get_xydata().tolist()
+        for line in axes.lines
+        if not line.get_label().startswith("_")
+    }
+
+
+def test_a_run_is_drawn_from_its_log(tmp_path, drawn_axes):
+    log = tmp_path / "log.jsonl"
+    log.write_text(
+        log_line("step", 100, dense=4.0, rate=0.1, norm=3.0)
+        + log_line("step", 200, dense=9.0, masks=9.0)
+        + '{"kind": "st'  # killed here; it goes on from its last checkpoint
+        + "\n"
+        + log_line("step", 200, dense=2.0, masks=1.0, iou0=0.3, iou1=0.4)
+        + log_line("validation", 200, click1=0.5, figure=0.6, **{"click1/cells": 0.7})
+        + log_line("end", 200)
+    )
+    with pytest.warns(InputWarning, match="line 3 of .*log.jsonl is damaged"):
+        draw_run(log, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    losses, ious, figures = (lines_of(axes) for axes in drawn_axes)
+    assert losses == {"dense": [[1, 4], [2, 2]], "masks": [[2, 1]]}
+    assert ious == {"iou0": [[2, 0.3]], "iou1": [[2, 0.4]]}
+    assert figures == {"click1": [[2, 0.5]], "figure": [[2, 0.6]]}
+
+
+def test_the_noise_of_a_long_run_is_smoothed(tmp_path, drawn_axes):
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(log_line("step", n, masks=2.0 + (-1) ** n) for n in range(400)))
+    draw_run(log, tmp_path / "loss.png")
+    values = np.array(lines_of(drawn_axes[0])["masks"])[:, 1]
+    assert len(values) == 400
+    assert np.abs(values[8:-8] - 2).max() < 0.2
+    assert np.ptp(drawn_axes[0].lines[1].get_ydata()) == 2  # and shown thin behind
 
 
 def test_without_matplotlib_the_remedy_is_named(tmp_path, monkeypatch):

@@ -16,13 +16,15 @@ from napari_sam.model.checkpoints import load_sam, save_safetensors
 from napari_sam.model.configs import CONFIGS
 from napari_sam.model.sam import build_sam
 from napari_sam.training import finetune as module
-from napari_sam.training import learner
+from napari_sam.training import learner, rehearsal
+from napari_sam.training.config import TrainConfig
+from napari_sam.training.examples import Batch
 from napari_sam.training.finetune import FinetuneSettings, Mode, finetune
 from napari_sam.training.own import hold_out, own_planes
 from napari_sam.training.views import half_cell_units, laid_out
 
 QUICK = FinetuneSettings(
-    max_steps=3, crops=2, objects=2, views=2, learning_rate=2e-3, stay=0.0, average=0.0, rehearsal=0.0
+    max_steps=3, crops=2, objects=2, views=2, learning_rate=2e-3, average=0.0, rehearsal=0.0
 )
 
 
@@ -217,6 +219,75 @@ def test_no_memory_at_all_is_an_error(parent, monkeypatch):
 
 
 @pytest.mark.usefixtures("always_better")
+def test_out_of_memory_while_encoding_learns_from_what_there_is(parent, monkeypatch):
+    encode, calls = learner.encode, []
+
+    def greedy(sam, inputs, window=None):
+        calls.append(len(inputs))
+        if len(calls) == 4:  # the first is of the validation
+            torch.empty(1 << 60)
+        return encode(sam, inputs, window)
+
+    monkeypatch.setattr(learner, "encode", greedy)
+    with pytest.warns(FallbackWarning, match="learning from the 2 crops that are encoded already"):
+        events = list(finetune(PAIRS, parent, settings=replace(QUICK, views=6)))
+    assert events[-1].kind == "end"
+    assert len(calls) == 4
+    assert len([e for e in events if e.kind == "step"]) == QUICK.max_steps
+
+
+def test_no_memory_for_the_first_crop_is_an_error(parent, monkeypatch):
+    encode, calls = learner.encode, []
+
+    def greedy(sam, inputs, window=None):
+        calls.append(len(inputs))
+        if len(calls) > 1:
+            raise MemoryError
+        return encode(sam, inputs, window)
+
+    monkeypatch.setattr(learner, "encode", greedy)
+    with pytest.raises(DeviceMemoryError, match=r"while encoding a crop.*smaller model"):
+        list(finetune(PAIRS, parent, settings=QUICK))
+
+
+@pytest.mark.usefixtures("always_better")
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_out_of_memory_while_validating_looks_at_fewer_objects(parent, monkeypatch, error):
+    sizes, curve = [], learner.click_curve
+
+    def greedy(sam, embedding, truth):
+        sizes.append(len(truth))
+        if len(truth) > 1:
+            raise error
+        return curve(sam, embedding, truth)
+
+    monkeypatch.setattr(learner, "VALIDATION_OBJECTS", 2)
+    monkeypatch.setattr(learner, "click_curve", greedy)
+    with pytest.warns(FallbackWarning, match="looking at 1 crops of 1 objects"):
+        assert list(finetune(PAIRS, parent, settings=QUICK))[-1].kind == "end"
+    assert sizes == [2, *[1] * (len(sizes) - 1)]
+
+
+def test_no_memory_to_validate_is_an_error(parent, monkeypatch):
+    def never(*_):
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr(learner, "click_curve", never)
+    with pytest.warns(FallbackWarning), pytest.raises(DeviceMemoryError, match="one object"):
+        list(finetune(PAIRS, parent, settings=QUICK))
+
+
+@pytest.mark.parametrize("name", ["click_curve", "encode"])
+def test_other_errors_of_the_networks_are_not_hidden(parent, monkeypatch, name):
+    def wrong(*_):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(learner, name, wrong)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        list(finetune(PAIRS, parent, settings=QUICK))
+
+
+@pytest.mark.usefixtures("always_better")
 def test_views_stay_within_their_memory(parent):
     settings = replace(QUICK, views=50, memory=30_000)
     events = [e for e in finetune(PAIRS, parent, settings=settings) if e.kind == "encoding"]
@@ -337,9 +408,10 @@ def test_half_cell_units_change_no_position():
     torch.testing.assert_close(before, after)
 
 
-def test_generated_crops_are_mixed_in(parent, monkeypatch):
+def test_generated_crops_are_rehearsed_beside_the_own_ones(parent, monkeypatch):
     drawn = []
     monkeypatch.setattr(module, "GENERATED", 2)
+    monkeypatch.setattr(rehearsal, "FOUND", 0.0)  # random weights find nothing
     draw = learner.draw_view
 
     def watched(sampler, *rest):
@@ -347,14 +419,86 @@ def test_generated_crops_are_mixed_in(parent, monkeypatch):
         return draw(sampler, *rest)
 
     monkeypatch.setattr(learner, "draw_view", watched)
-    events = finetune(PAIRS, parent, settings=replace(QUICK, rehearsal=0.5))
-    while next(events).kind != "step":
+    events = finetune(PAIRS, parent, settings=replace(QUICK, views=4, rehearsal=1.0))
+    while (event := next(events)).kind != "step":
         pass
+    assert event.values["rehearsal"] == pytest.approx(0, abs=1e-6)  # nothing has been learned before it
+    assert next(events).kind == "validation"
+    assert next(events).values["rehearsal"] > 0
     events.close()
-    assert drawn[0] == {"own", "synthetic"}
+    assert drawn == [{"own"}, {"synthetic"}, {"own"}, {"own"}, {"synthetic"}, {"own"}]
+
+
+@pytest.mark.parametrize("mode", ["decoder", "all"])
+@pytest.mark.usefixtures("always_better")
+def test_rehearsal_keeps_the_answers_on_other_images(parent, monkeypatch, mode):
+    monkeypatch.setattr(module, "GENERATED", 4)
+    monkeypatch.setattr(rehearsal, "FOUND", 0.0)  # random weights find nothing
+    last = {}
+    for weight in (1e-6, 30.0):
+        settings = replace(QUICK, mode=mode, max_steps=30, views=6, rehearsal=weight)
+        events = [e for e in finetune(PAIRS, parent, settings=settings) if e.kind == "step"]
+        last[weight] = np.mean([e.values["rehearsal"] for e in events[-10:]])
+    assert last[30.0] < 0.5 * last[1e-6]
+
+
+@pytest.mark.usefixtures("always_better")
+def test_the_last_part_of_the_decoder_stays(parent):
+    before = weights(parent)
+    after = weights(list(finetune(PAIRS, parent, settings=replace(QUICK, mode="all")))[-1].path)
+    parts = {
+        key.split(".")[1]
+        for key in before
+        if key.startswith("mask_decoder") and not torch.equal(before[key], after[key])
+    }
+    assert "transformer" in parts
+    assert not parts & {"output_upscaling", "output_hypernetworks_mlps"}
+
+
+def test_masks_differ_by_what_they_do_not_share():
+    logits = torch.full((1, 2, 4, 4), -50.0)
+    logits[0, 0, :2] = logits[0, 1, 2:] = 50.0
+    inside = torch.ones(1, 4, 4)
+    assert float(rehearsal.mask_difference(logits, logits, inside)) == 0
+    assert float(rehearsal.mask_difference(logits, logits.flip(1), inside)) == pytest.approx(16 / 17)
+    inside[..., :, 1:] = 0
+    assert float(rehearsal.mask_difference(logits, logits.flip(1), inside)) == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize(("now", "change"), [((1, 1), 0.0), ((2, 1), 0.0), ((1, 0), 1.0), ((0, 1), 0.0)])
+def test_only_answers_that_were_right_are_held(monkeypatch, now, change):
+    """The model at the start finds the second object alone; whatever is answered for the first is free."""
+    sam = build_sam(CONFIGS["micro_test"])
+    masks = np.zeros((1, 2, 32, 32), np.uint8)
+    masks[0, 0, 2:12, 2:12] = masks[0, 1, 16:30, 14:30] = 255
+    answers = {sam: now, "start": (2, 1)}  # 0: nothing, 1: the object, 2: the other object
+
+    def decode(model, embedding, prompts, window):
+        truth = torch.from_numpy(masks[0] > 0)
+        shown = torch.stack([torch.zeros(32, 32).bool(), *truth])
+        kinds = [
+            (0, 1, 2)[kind] if number == 0 else (0, 2, 1)[kind] for number, kind in enumerate(answers[model])
+        ]
+        logits = (shown[kinds].float() * 100 - 50)[:, None].expand(2, 4, 32, 32)
+        return logits, torch.zeros(2, 4)
+
+    monkeypatch.setattr(rehearsal, "decode", decode)
+    monkeypatch.setattr(rehearsal, "CORRECTED", 0.0)
+    nothing = np.zeros(0, np.uint8)
+    batch = Batch(nothing, masks, masks[0][None] > 0, nothing, np.ones((1, 32, 32), bool))
+    embedding = torch.zeros(1, 8, 8, 8)
+    found = rehearsal.rehearsal_loss(
+        (sam, "start"),
+        (embedding, embedding),
+        batch,
+        TrainConfig(),
+        (0, 0, 8, 8),
+        torch.Generator().manual_seed(0),
+    )
+    assert float(found) == pytest.approx(change, abs=0.01)
 
 
 def test_settings_that_make_no_sense():
-    for wrong in ({"mode": "magic"}, {"minutes": 0}, {"crops": 0}, {"held_out": 1.0}, {"rehearsal": 1.0}):
+    for wrong in ({"mode": "magic"}, {"minutes": 0}, {"crops": 0}, {"held_out": 1.0}, {"rehearsal": -1.0}):
         with pytest.raises(TrainingError):
             FinetuneSettings(**wrong)

@@ -43,7 +43,7 @@ def evaluate(  # noqa: PLR0913 - a command's parameters are its options
     from napari_sam.cli.volumes import VolumeResult
     from napari_sam.inference.predictor import load_model
     from napari_sam.training.curves import need_matplotlib
-    from napari_sam.training.evaluate import EvaluationLimits, mean_row, row
+    from napari_sam.training.evaluate import EvaluationLimits, row
 
     if plot is not None:
         need_matplotlib()  # before hours of measuring, not after
@@ -54,7 +54,7 @@ def evaluate(  # noqa: PLR0913 - a command's parameters are its options
         results.append(result)
         typer.echo(result.row() if isinstance(result, VolumeResult) else row(result))
     found = gather(results, limits)
-    typer.echo(mean_row(found.planes))
+    typer.echo("\n" + found.table())
     if json is not None:
         json.expanduser().write_text(dumps(found.to_dict(), indent=1))
     if plot is not None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from napari_sam.cli.volumes import MIN_PLANES, VolumeResult, evaluate_volumes, measured_labels
 from napari_sam.core.protocols import Predictor
 from napari_sam.errors import InputWarning
 from napari_sam.training.curves import draw_curves
 from napari_sam.training.evaluate import (
+    IMAGES,
+    PLANES,
     Evaluation,
     EvaluationLimits,
     SetResult,
@@ -22,6 +27,8 @@ from napari_sam.training.evaluate import (
     read_pair,
     volume_name,
 )
+
+_SETS = {IMAGES: "sets of images", PLANES: "planes of volumes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +46,36 @@ class Measurement:
     planes: Evaluation
     volumes: tuple[VolumeResult, ...] = field(default=())
 
+    @property
+    def groups(self) -> dict[str, dict[str, float]]:
+        """Means over sets of "images", over "planes" of volumes, and over volumes of their whole "objects"."""
+        found = self.planes.groups
+        if self.volumes:
+            one_click, corrected = np.mean([one.means for one in self.volumes], axis=0).tolist()
+            found["objects"] = {"one_click": one_click, "corrected": corrected}
+        return found
+
+    def table(self) -> str:
+        """The means of the groups and of all sets, one below the other, for people."""
+        counts = Counter(one.group for one in self.planes.sets)
+        means = {f"{_SETS[name]} ({counts[name]})": value for name, value in self.planes.groups.items()}
+        if len(means) > 1:
+            means[f"all sets ({len(self.planes.sets)})"] = self.planes.mean
+        lines = [f"{'mean of':<24}" + "".join(f"{key:>8}" for key in self.planes.mean)]
+        lines += [f"{name:<24}" + "".join(f"{v:>8.3f}" for v in row.values()) for name, row in means.items()]
+        whole = self.groups.get("objects")
+        if whole is not None:
+            figures = f"  one click {whole['one_click']:.3f}  corrected once {whole['corrected']:.3f}"
+            lines.append(f"{f'whole objects ({len(self.volumes)})':<24}{figures}")
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data, for JSON."""
-        return {**self.planes.to_dict(), "volumes": [asdict(one) | _means(one) for one in self.volumes]}
+        return {
+            **self.planes.to_dict(),
+            "groups": self.groups,
+            "volumes": [asdict(one) | _means(one) for one in self.volumes],
+        }
 
     def plot(self, path: str | Path) -> None:
         """Draw mIoU against the number of clicks, one line for each set and the mean, see `draw_curves`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -30,19 +31,21 @@ def train(
 ) -> None:
     """Train a small SAM-family model from nothing, and write it to OUTPUT/RECIPE/best.safetensors.
 
-    Stop it whenever you like and run it again to go on from the last checkpoint.
+    Stop it whenever you like and run it again to go on from the last checkpoint. Losses and held-out figures
+    are drawn in loss.png beside it, where matplotlib is installed.
 
     Example:  napari-sam train labelled/ runs/mine --hours 8
     """
     from dataclasses import replace
 
     from napari_sam.training.config import STAGES, load_recipe
+    from napari_sam.training.curves import draw_run
     from napari_sam.training.run import describe, prepare_data, prepare_machine
     from napari_sam.training.trainer import train as run
 
     names = recipe or list(STAGES)
     configs = [load_recipe(name) for name in names]  # all are read before hours are spent on the first
-    found = ""
+    draws, found = _can_draw(), ""
     for name, config in zip(names, configs, strict=True):
         config = replace(config, start=config.start or found)
         if hours is not None:
@@ -52,5 +55,20 @@ def train(
         planes = prepare_data(data.expanduser(), output.expanduser(), synthetic, config)
         for event in run(config, planes, folder):
             typer.echo(describe(event))
+            if draws and event.kind in ("validation", "end"):
+                draw_run(folder / "log.jsonl", folder / "loss.png")
         found = str(folder / "best.safetensors")
         typer.echo(f"saved {found}")
+
+
+def _can_draw() -> bool:
+    """Whether there is matplotlib; a warning, before hours of training, says what is missing."""
+    from napari_sam.errors import DependencyError, FallbackWarning
+    from napari_sam.training.curves import need_matplotlib
+
+    try:
+        need_matplotlib()
+    except DependencyError as error:
+        warnings.warn(f"the run is not drawn: {error}", FallbackWarning, stacklevel=2)
+        return False
+    return True

@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QFileDialog, QLabel, QLineEdit, QProg
 from napari_sam.errors import NapariSamError, TrainingError
 from napari_sam.plugin.curve import CurvePlot
 from napari_sam.plugin.dispatch import QtDispatcher, Soon
-from napari_sam.plugin.learning import Events, LayerPair, LearningThread, Report
+from napari_sam.plugin.learning import Events, LayerPair, LearningThread, Report, level_of
 from napari_sam.plugin.parts import Form, allow, button, choice, fill, row, scrolling, section
 from napari_sam.plugin.widget import SegmentWidget
 
@@ -189,8 +189,9 @@ class LearnWidget(QWidget):  # type: ignore[misc]
         image, labels = self.image_box.currentData(), self.labels_box.currentData()
         steps = tuple(int(step) for step in self.viewer.dims.current_step)
         offset = self.viewer.dims.ndim - labels.ndim
-        pixels = image.data[0] if image.multiscale else image.data
-        return LayerPair(pixels, labels.data, bool(image.rgb), steps[offset:])
+        numbers = labels.data[0] if labels.multiscale else labels.data
+        pixels = level_of(image.data, numbers, image.rgb) if image.multiscale else image.data
+        return LayerPair(pixels, numbers, bool(image.rgb), steps[offset:])
 
     def cancel(self) -> None:
         """Stop after the step it is at."""

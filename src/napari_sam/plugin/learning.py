@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,13 +49,21 @@ class LayerPair:
         shape = tuple(self.image.shape)[:-1] if self.is_rgb else tuple(self.image.shape)
         if shape != tuple(self.labels.shape):
             raise TrainingError(
-                f"the labels have shape {tuple(self.labels.shape)}, the image {shape}; choose layers that belong together"
+                f"the labels have shape {tuple(self.labels.shape)}, the image {shape}; choose layers that belong "
+                "together: labels of the shape of the image, or of one of its levels"
             )
         lead = self.at[: max(0, len(shape) - 3)]
         image, labels = self.image[lead] if lead else self.image, self.labels[lead] if lead else self.labels
         if len(shape) < 3 or int(np.prod(image.shape)) * np.dtype(image.dtype).itemsize <= MOST_BYTES:
             return [(np.asarray(image), np.asarray(labels))]
         return list(_labelled_planes(image, labels))
+
+
+def level_of(levels: Sequence[Any], labels: Any, is_rgb: bool) -> Any:
+    """The level of a multiscale image that labels were made at, by its shape; the finest where none fits."""
+    return next(
+        (one for one in levels if tuple(one.shape)[: one.ndim - is_rgb] == tuple(labels.shape)), levels[0]
+    )
 
 
 def _labelled_planes(image: Any, labels: Any) -> Generator[tuple[Array, Array], None, None]:

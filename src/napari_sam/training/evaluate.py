@@ -32,6 +32,8 @@ from napari_sam.training.protocol import (
 )
 
 REPORTED = (1, 2, 3, 5)
+IMAGES, PLANES = "images", "planes"
+"""Groups of sets: sets of images, and volumes measured by their planes."""
 
 Pair = tuple[Path, Path]
 """Image file and label file."""
@@ -78,6 +80,8 @@ class SetResult:
         Share of clicks after which the IoU fell by more than 0.05.
     curve : tuple of float
         mIoU after 1, 2, 3 ... clicks.
+    group : str
+        "images", or "planes" where it is a volume.
     """
 
     name: str
@@ -87,6 +91,7 @@ class SetResult:
     noc85: float
     worse: float
     curve: tuple[float, ...] = ()
+    group: str = IMAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +109,13 @@ class Evaluation:
     @property
     def mean(self) -> dict[str, float]:
         """Means over sets."""
-        keys = list(self.sets[0].miou)
-        means = {key: float(np.mean([s.miou[key] for s in self.sets])) for key in keys}
-        return means | {
-            "noc85": float(np.mean([s.noc85 for s in self.sets])),
-            "worse": float(np.mean([s.worse for s in self.sets])),
-        }
+        return _means(self.sets)
+
+    @property
+    def groups(self) -> dict[str, dict[str, float]]:
+        """Means over the sets of each group that was measured: "images", "planes"."""
+        names = dict.fromkeys(one.group for one in self.sets)
+        return {name: _means([one for one in self.sets if one.group == name]) for name in names}
 
     def need_results(self, folder: Path) -> None:
         """Raise TrainingError if there are none."""
@@ -121,7 +127,16 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Sets, means and limits as plain data."""
-        return asdict(self) | {"mean": self.mean, "curve": self.curve}
+        return asdict(self) | {"mean": self.mean, "groups": self.groups, "curve": self.curve}
+
+
+def _means(sets: Sequence[SetResult]) -> dict[str, float]:
+    keys = list(sets[0].miou)
+    means = {key: float(np.mean([s.miou[key] for s in sets])) for key in keys}
+    return means | {
+        "noc85": float(np.mean([s.noc85 for s in sets])),
+        "worse": float(np.mean([s.worse for s in sets])),
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,26 +171,34 @@ def evaluate(folder: Path, predictor: Predictor, limits: EvaluationLimits | None
 def row(result: SetResult) -> str:
     """One line for people."""
     figures = "  ".join(f"{name} {value:.3f}" for name, value in result.miou.items())
-    counts = f"({result.images} images, {result.objects} objects)"
+    counts = f"({result.images} {result.group}, {result.objects} objects)"
     return f"{result.name}  {figures}  noc85 {result.noc85:.2f}  worse {result.worse:.3f}  {counts}"
-
-
-def mean_row(evaluation: Evaluation) -> str:
-    """One line for people, of the means over sets."""
-    return "mean  " + "  ".join(f"{name} {value:.3f}" for name, value in evaluation.mean.items())
 
 
 def evaluate_sets(folder: Path, predictor: Predictor, limits: EvaluationLimits) -> Iterator[SetResult]:
     """One result after the other, as they are done: of each set of images, and of each volume."""
+    for name, group, images in measured_sets(folder, limits):
+        yield from _evaluate_set(name, group, images, predictor, limits)
+
+
+def measured_sets(
+    folder: Path, limits: EvaluationLimits
+) -> Iterator[tuple[str, str, Iterator[tuple[Array, Array]]]]:
+    """Name and group of each set and each volume, and what is measured of it: images or planes with labels."""
     for name, pairs in labelled_sets(folder):
         volumes = [pair for pair in pairs if is_volume(pair)]
         images = [pair for pair in pairs if pair not in volumes]
         if images:
-            yield from _evaluate_planes(
-                name, map(read_pair, _spread(images, limits.images)), predictor, limits
-            )
+            yield name, IMAGES, map(read_pair, _spread(images, limits.images))
         for pair in volumes:
-            yield from _evaluate_planes(volume_name(pair), _volume_planes(pair, limits), predictor, limits)
+            yield volume_name(pair), PLANES, _volume_planes(pair, limits)
+
+
+def measured_objects(labels: Array, limits: EvaluationLimits) -> list[BoolArray]:
+    """Masks of the objects of an image that are measured."""
+    found, areas = np.unique(labels, return_counts=True)
+    numbers = found[(areas >= limits.min_area) & (found > 0)].tolist()
+    return [labels == number for number in _spread(numbers, limits.objects)]
 
 
 def labelled_sets(folder: Path) -> list[tuple[str, list[Pair]]]:
@@ -208,8 +231,12 @@ def volume_name(pair: Pair) -> str:
     return pair[0].stem.removesuffix("_img")
 
 
-def _evaluate_planes(
-    name: str, images: Iterator[tuple[Array, Array]], predictor: Predictor, limits: EvaluationLimits
+def _evaluate_set(
+    name: str,
+    group: str,
+    images: Iterator[tuple[Array, Array]],
+    predictor: Predictor,
+    limits: EvaluationLimits,
 ) -> Iterator[SetResult]:
     found = [evaluate_image(image, labels, predictor, limits) for image, labels in images]
     found = [result for result in found if len(result.curves)]
@@ -224,7 +251,7 @@ def _evaluate_planes(
     noc = _mean([np.array([number_of_clicks(c, limits.clicks) for c in one]) for one in curves])
     worse = share_worse(np.concatenate(curves))
     curve = tuple(_mean([c[:, k] for c in curves]) for k in range(limits.clicks))
-    yield SetResult(name, len(found), sum(map(len, curves)), miou, noc, worse, curve)
+    yield SetResult(name, len(found), sum(map(len, curves)), miou, noc, worse, curve, group)
 
 
 def _mean(groups: Sequence[FloatArray]) -> float:
@@ -270,9 +297,7 @@ def evaluate_image(
     image: Array, labels: Array, predictor: Predictor, limits: EvaluationLimits
 ) -> _ImageResult:
     """Click and box every object of an image."""
-    found, areas = np.unique(labels, return_counts=True)
-    numbers = found[(areas >= limits.min_area) & (found > 0)].tolist()
-    truths = [labels == number for number in _spread(numbers, limits.objects)]
+    truths = measured_objects(labels, limits)
     if not truths:
         return _ImageResult(np.zeros((0, limits.clicks)), np.zeros(0))
     embedding = predictor.encode(image)

@@ -6,8 +6,9 @@
 * **lora**: the image encoder learns through low-rank adapters, which are merged into it at the end.
 
 A part of the labels is kept out. The weights that are kept are the ones that did best on it: of their
-exponential average, measured every eighth of the time. All weights are pulled back a little towards where
-they started, so that what the model could do before is not forgotten::
+exponential average, measured every eighth of the time. So that what the model could do before is not forgotten,
+the last part of the mask decoder stays, and on generated crops the model is held to the answers that it gave at the
+start (`training/rehearsal.py`)::
 
     for event in finetune("labelled", "default", name="neurites"):
         print(event.kind, event.fraction, event.values)
@@ -35,7 +36,7 @@ from napari_sam.training.views import validation_views, window_cells
 VALIDATIONS = 8
 ENCODING_SHARE = 0.2
 """Of the time, at most, for encoding views ahead."""
-GENERATED = 24
+GENERATED = 64
 """Generated planes for rehearsal."""
 REFERENCE_INPUT = 512
 """Input size that the sizes of objects in `TrainConfig` refer to."""
@@ -64,25 +65,23 @@ class FinetuneSettings:
     seed : int
         Everything random follows from it.
     crops, objects : int
-        Of each step; fewer when memory runs out.
+        Of each step, beside the crops of rehearsal; fewer when memory runs out.
     views : int
-        Most encoded crops ("decoder"); fewer where a fifth of the time or `memory` is used up before, or
-        where there are not as many in all steps.
+        Most encoded crops of the user's planes ("decoder"); fewer where a fifth of the time or `memory` is used
+        up before, or where there are not as many in all steps.
     memory : int
         Most bytes of encoded crops.
     learning_rate : float
         Highest rate of prompt encoder and mask decoder.
     encoder_share : float
         Rate of the image encoder as a share of it.
-    stay : float
-        Pull towards the weights at the start, as a multiple of the rate.
     average : float
         Decay of the exponential average.
     held_out : float
         Share of the planes, or of the objects of a single plane, that is kept for validation.
     rehearsal : float
-        Share of generated crops (`training/synthetic.py`: neurites, cells, nuclei, rods, vesicles) among those
-        that are learned from, so that other kinds of images are not forgotten.
+        Weight of the change of answers on generated crops (`training/synthetic.py`: neurites, cells, nuclei,
+        rods, vesicles), half as many as the user's, so that other kinds of images are not forgotten; 0 for none.
     rank : int
         Of adapters.
     """
@@ -95,12 +94,11 @@ class FinetuneSettings:
     objects: int = 4
     views: int = 256
     memory: int = 1 << 30
-    learning_rate: float = 5e-4
+    learning_rate: float = 7e-4
     encoder_share: float = 0.2
-    stay: float = 4.0
     average: float = 0.98
     held_out: float = 0.2
-    rehearsal: float = 0.25
+    rehearsal: float = 3.0
     rank: int = 8
 
     def __post_init__(self) -> None:
@@ -111,15 +109,14 @@ class FinetuneSettings:
             raise TrainingError(f"minutes must be above 0 and max_steps not negative, got {self.minutes}")
         if min(self.crops, self.objects, self.views, self.rank) < 1 or not 0 < self.held_out < 1:
             raise TrainingError("crops, objects, views and rank must be at least 1, held_out between 0 and 1")
-        if not 0 <= self.rehearsal < 1:
-            raise TrainingError(f"rehearsal is a share from 0 to below 1, got {self.rehearsal}")
+        if self.rehearsal < 0:
+            raise TrainingError(f"rehearsal is a weight, 0 or more, got {self.rehearsal}")
 
     def recipe(self, planes_input: int) -> TrainConfig:
         """The settings of what is shared with training from nothing."""
         scale = planes_input / REFERENCE_INPUT
         return TrainConfig(
             seed=self.seed,
-            synthetic=self.rehearsal,
             objects=self.objects,
             object_diameter=(12.0 * scale, 160.0 * scale),
             inference_scale=0.7,
@@ -223,15 +220,13 @@ class _Run:
         config = parent.sam.config
         self.settings, self.parent, self.target = settings, parent, target
         recipe = settings.recipe(config.image_size)
-        generated = generate_planes(GENERATED, settings.seed) if settings.rehearsal else []
-        sampler = CropSampler(learn_from + generated, recipe)
         self.learner = Learner(parent.sam, recipe, settings.mode != Mode.DECODER, _rank(settings))
-        self.learner.encoder_share, self.learner.stay = settings.encoder_share, settings.stay
-        self.views: EncodedViews | None = None
-        if settings.mode is Mode.DECODER:
-            self.views = EncodedViews(sampler, self.learner, parent.recipe, settings.memory)
-        fresh = FreshCrops(sampler, self.learner, parent.recipe, window_cells(config))
-        self.source: Source = fresh if self.views is None else self.views
+        self.learner.encoder_share = settings.encoder_share
+        self.learner.rehearsal_weight = settings.rehearsal
+        self.own = self._source(learn_from, recipe)
+        self.rehearsed: Source | None = None
+        if settings.rehearsal:
+            self.rehearsed = self._source(generate_planes(GENERATED, settings.seed), recipe)
         seen = validation_views(kept_out, config, parent.recipe)
         self.validation = Validation(seen, keep=settings.mode is Mode.DECODER) if seen else None
         self.facts = {
@@ -242,6 +237,12 @@ class _Run:
         self.started = time.monotonic()
         self.step, self.best = 0, float("-inf")
         self.first: dict[str, float] = {}
+
+    def _source(self, planes: list[LabelledPlane], recipe: TrainConfig) -> Source:
+        sampler = CropSampler(planes, recipe)
+        if self.settings.mode is Mode.DECODER:
+            return EncodedViews(sampler, self.learner, self.parent.recipe, self.settings.memory // 2)
+        return FreshCrops(sampler, self.learner, self.parent.recipe, window_cells(self.parent.sam.config))
 
     @property
     def seconds(self) -> float:
@@ -277,18 +278,25 @@ class _Run:
         most = self.settings.views
         if self.settings.max_steps:
             most = min(most, self.settings.crops * self.settings.max_steps)
-        while self.views is not None and len(self.views) < most:
+        own, rehearsed = self.own, self.rehearsed
+        while isinstance(own, EncodedViews) and len(own) < most:
             late = not self.settings.max_steps and self.fraction > ENCODING_SHARE
-            if len(self.views) and (late or self.views.is_full):
+            if len(own) and (late or own.is_full):
                 break
-            self.views.add()
-            yield self._event("encoding", {"views": float(len(self.views))})
+            own.add()
+            if (
+                isinstance(rehearsed, EncodedViews)
+                and 2 * len(rehearsed) < len(own)
+                and not rehearsed.is_full
+            ):
+                rehearsed.add()
+            yield self._event("encoding", {"views": float(len(own))})
 
     def _learn(self) -> Iterator[FinetuneEvent]:
         due = 1
         while (fraction := self.fraction) < 1:
             size = (self.settings.crops, self.settings.objects)
-            values = self.learner.learn(self.source, self.step, fraction, size)
+            values = self.learner.learn(self.own, self.rehearsed, self.step, fraction, size)
             self.step += 1
             yield self._event("step", values)
             if self.fraction * VALIDATIONS >= due:

@@ -21,11 +21,13 @@ from napari_sam.training.config import TrainConfig
 from napari_sam.training.crops import CropSampler
 from napari_sam.training.examples import Batch
 from napari_sam.training.losses import measured_iou
+from napari_sam.training.rehearsal import rehearsal_loss
 from napari_sam.training.state import update_average
 from napari_sam.training.steps import Window, interactive_step, random_window
 from napari_sam.training.trainer import learning_rate_share
 from napari_sam.training.validate import click_curve
 from napari_sam.training.views import (
+    VALIDATION_OBJECTS,
     ValidationView,
     View,
     cut,
@@ -45,12 +47,18 @@ Size = tuple[int, int]
 class Source(Protocol):
     """Where the batch of a step comes from."""
 
-    def take(self, step: int, size: Size, seed: int) -> tuple[Tensor, Batch, Window]:
-        """(B, C, h, w) embedding, its objects, and where in the full input it lies."""
+    def take(self, step: int, size: Size) -> tuple[Tensor, Batch, Window]:
+        """What `embed` takes of B crops, their objects, and where in the full input they lie."""
+
+    def embed(self, sam: Sam, inputs: Tensor, window: Window) -> Tensor:
+        """(B, C, h, w) embedding."""
 
 
 class Learner:
-    """A model, its exponential average and the optimiser.
+    """A model, what it was at the start, its exponential average and the optimiser.
+
+    The last part of the mask decoder (upscaling and hypernetworks) stays: when it learned too, most of what was
+    forgotten of other images, and little of what was gained, was in it.
 
     Parameters
     ----------
@@ -65,22 +73,22 @@ class Learner:
     """
 
     encoder_share = 0.2
-    stay = 4.0
+    rehearsal_weight = 3.0
 
     def __init__(self, sam: Sam, config: TrainConfig, with_encoder: bool, rank: int = 0) -> None:
         self.sam, self.config = half_cell_units(sam.eval().requires_grad_(False)), config
+        self.start = _copied(sam, with_encoder)
         if rank:
             sam.image_encoder = adapted(sam.image_encoder, rank)
         self.is_adapted = rank > 0
+        self.average = _copied(sam, with_encoder)
         parts = [sam.prompt_encoder, sam.mask_decoder]
         for part in parts + ([sam.image_encoder] if with_encoder and not rank else []):
             part.requires_grad_(True)
-        encoder = copy.deepcopy(sam.image_encoder) if with_encoder else sam.image_encoder
-        average = Sam(sam.config, encoder, copy.deepcopy(sam.prompt_encoder), copy.deepcopy(sam.mask_decoder))
-        self.average = average.eval().requires_grad_(False)
+        for part in (sam.mask_decoder.output_upscaling, sam.mask_decoder.output_hypernetworks_mlps):
+            part.requires_grad_(False)
         self._averaged = ["prompt_encoder", "mask_decoder"] + (["image_encoder"] if with_encoder else [])
         self.optimizer = torch.optim.AdamW(self._groups(), lr=config.learning_rate, weight_decay=0.0)
-        self._anchors = [[p.detach().clone() for p in g["params"]] for g in self.optimizer.param_groups]
         self._shrunk: Size = (1 << 16, 1 << 16)
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -90,8 +98,21 @@ class Learner:
         groups: list[dict[str, Any]] = [{"params": rest, "is_encoder": False}]
         return groups + ([{"params": encoder, "is_encoder": True}] if encoder else [])
 
-    def learn(self, source: Source, step: int, fraction: float, size: Size) -> dict[str, float]:
+    def learn(
+        self, own: Source, rehearsed: Source | None, step: int, fraction: float, size: Size
+    ) -> dict[str, float]:
         """One step, with fewer crops and objects from here on where memory runs out.
+
+        Parameters
+        ----------
+        own, rehearsed : Source
+            Crops to learn from, and half as many on which its answers should stay.
+        step : int
+            What is random follows from it.
+        fraction : float
+            Share of the run that is done.
+        size : (int, int)
+            Crops of `own`, and objects of each.
 
         Raises
         ------
@@ -101,39 +122,45 @@ class Learner:
         while True:
             now = (min(size[0], self._shrunk[0]), min(size[1], self._shrunk[1]))
             try:
-                return self._learn(source, step, fraction, now)
+                return self._learn(own, rehearsed, step, fraction, now)
             except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
                 if not is_out_of_memory(error):
                     raise
                 self.optimizer.zero_grad(set_to_none=True)
                 self._shrunk = smaller(now, error)
 
-    def _learn(self, source: Source, step: int, fraction: float, size: Size) -> dict[str, float]:
+    def _learn(
+        self, own: Source, rehearsed: Source | None, step: int, fraction: float, size: Size
+    ) -> dict[str, float]:
         config = self.config
         rate = config.learning_rate * learning_rate_share(fraction, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (self.encoder_share if group["is_encoder"] else 1.0)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        embedding, batch, window = source.take(step, size, config.seed)
+        inputs, batch, window = own.take(step, size)
+        embedding = own.embed(self.sam, inputs, window)
         loss, ious = interactive_step(self.sam, embedding, batch, config, window, generator)
+        values = {"loss": float(loss.detach()), "rate": rate}
+        if rehearsed is not None:
+            change = self._change(rehearsed, step, ((size[0] + 1) // 2, size[1]), generator)
+            values["rehearsal"] = float(change.detach())
+            loss = loss + self.rehearsal_weight * change
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm))
         self.optimizer.step()
-        self._pull_back()
         for name in self._averaged:
             update_average(getattr(self.average, name), getattr(self.sam, name), config.ema, step)
-        values = {"loss": float(loss.detach()), "rate": rate, "norm": norm}
-        return values | {f"iou{i + 1}": float(iou) for i, iou in enumerate(ious)}
+        return values | {"norm": norm} | {f"iou{i + 1}": float(iou) for i, iou in enumerate(ious)}
 
-    @torch.no_grad()
-    def _pull_back(self) -> None:
-        """Move all weights a little towards where they started (Li et al. 2018, arXiv 1802.01483)."""
-        for group, anchors in zip(self.optimizer.param_groups, self._anchors, strict=True):
-            share = min(1.0, self.stay * group["lr"])
-            for parameter, anchor in zip(group["params"], anchors, strict=True):
-                parameter.lerp_(anchor, share)
+    def _change(self, source: Source, step: int, size: Size, generator: torch.Generator) -> Tensor:
+        """How far the answers on some crops are from those at the start."""
+        inputs, batch, window = source.take(step, size)
+        with torch.no_grad():
+            before = source.embed(self.start, inputs, window)
+        embeddings = source.embed(self.sam, inputs, window), before
+        return rehearsal_loss((self.sam, self.start), embeddings, batch, self.config, window, generator)
 
     def plain(self) -> Sam:
         """The average as a model to save, with adapters merged."""
@@ -141,6 +168,13 @@ class Learner:
         if self.is_adapted:
             encoder = merged(encoder)
         return Sam(self.sam.config, encoder, self.average.prompt_encoder, self.average.mask_decoder)
+
+
+def _copied(sam: Sam, with_encoder: bool) -> Sam:
+    """A frozen copy; of the image encoder only where it will change."""
+    encoder = copy.deepcopy(sam.image_encoder) if with_encoder else sam.image_encoder
+    parts = copy.deepcopy(sam.prompt_encoder), copy.deepcopy(sam.mask_decoder)
+    return Sam(sam.config, encoder, *parts).eval().requires_grad_(False)
 
 
 def smaller(size: Size, error: BaseException) -> Size:
@@ -152,7 +186,7 @@ def smaller(size: Size, error: BaseException) -> Size:
             'or mode "decoder"'
         ) from error
     size = (crops // 2, objects) if crops > 1 else (1, objects // 2)
-    message = f"out of memory: learning from {size[0]} crops of {size[1]} objects at a time from now on"
+    message = f"out of memory: looking at {size[0]} crops of {size[1]} objects at a time from now on"
     warnings.warn(message, FallbackWarning, stacklevel=4)
     return size
 
@@ -185,20 +219,42 @@ class EncodedViews:
         """Whether another one would take more memory than allowed."""
         return bool(self.views) and self.nbytes + self.views[-1].nbytes > self.max_bytes
 
-    @torch.no_grad()
     def add(self) -> None:
-        """Draw and encode another one; the same for the same seed and number."""
+        """Draw and encode another one; the same for the same seed and number.
+
+        Raises
+        ------
+        DeviceMemoryError
+            There is not enough memory for the first one. For a later one this is a FallbackWarning, and
+            there are no more views.
+        """
+        try:
+            view = self._encoded()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if not self.views:
+                raise DeviceMemoryError(
+                    f"out of memory while encoding a crop: {error}. Close other programs, or use a smaller model"
+                ) from error
+            self.max_bytes = self.nbytes
+            message = f"out of memory: learning from the {len(self.views)} crops that are encoded already"
+            warnings.warn(message, FallbackWarning, stacklevel=3)
+            return
+        self.nbytes += view.nbytes
+        self.views.append(view)
+
+    @torch.no_grad()
+    def _encoded(self) -> View:
         rng = np.random.default_rng([self.seed, 1, len(self.views)])
         config = self.sam.config
         drawn = draw_view(self.sampler, rng, config.grid, config, self.recipe)
         embedding = encode(self.sam, drawn.source[None])[0].half()
-        view = View(embedding, drawn.labels, drawn.neighbour, drawn.inside)
-        self.nbytes += view.nbytes
-        self.views.append(view)
+        return View(embedding, drawn.labels, drawn.neighbour, drawn.inside)
 
-    def take(self, step: int, size: Size, seed: int) -> tuple[Tensor, Batch, Window]:
+    def take(self, step: int, size: Size) -> tuple[Tensor, Batch, Window]:
         """Random views, all cut at one window around an object of the first."""
-        rng = np.random.default_rng([seed, 2, step])
+        rng = np.random.default_rng([self.seed, 2, step])
         config = self.sam.config
         order = self.views[int(rng.integers(len(self.views)))], *self._some(rng, 4 * size[0])
         window = object_window(order[0], window_cells(config), config.grid, rng)
@@ -207,6 +263,10 @@ class EncodedViews:
         chosen = [useful[i % len(useful)] for i in range(size[0])]
         embedding = torch.stack([part.source for part in chosen]).float()
         return embedding, make_batch(chosen, size[1], rng), window
+
+    def embed(self, sam: Sam, inputs: Tensor, window: Window) -> Tensor:
+        """They are encoded already, the same for every decoder."""
+        return inputs
 
     def _some(self, rng: np.random.Generator, count: int) -> list[View]:
         return [self.views[int(i)] for i in rng.integers(len(self.views), size=count)]
@@ -229,17 +289,21 @@ class FreshCrops:
 
     def __init__(self, sampler: CropSampler, learner: Learner, recipe: InputRecipe, cells: int) -> None:
         self.sampler, self.sam, self.recipe = sampler, learner.sam, recipe
+        self.seed = learner.config.seed
         self.cells = cells - cells % 4 if cells >= 4 else cells  # a pyramid takes multiples of 32 pixels
 
-    def take(self, step: int, size: Size, seed: int) -> tuple[Tensor, Batch, Window]:
+    def take(self, step: int, size: Size) -> tuple[Tensor, Batch, Window]:
         """New crops at a random place of the full input."""
-        rng = np.random.default_rng([seed, 3, step])
+        rng = np.random.default_rng([self.seed, 3, step])
         config = self.sam.config
         views = [draw_view(self.sampler, rng, self.cells, config, self.recipe) for _ in range(size[0])]
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 31)))
         window = random_window(self.sam, self.cells, generator)
-        embedding = encode(self.sam, torch.stack([view.source for view in views]), window)
-        return embedding, make_batch(views, size[1], rng), window
+        return torch.stack([view.source for view in views]), make_batch(views, size[1], rng), window
+
+    def embed(self, sam: Sam, inputs: Tensor, window: Window) -> Tensor:
+        """Encoded anew."""
+        return encode(sam, inputs, window)
 
 
 class Validation:
@@ -256,22 +320,34 @@ class Validation:
     def __init__(self, views: list[ValidationView], keep: bool) -> None:
         self.views, self.keep = views, keep
         self._embeddings: dict[int, Tensor] = {}
+        self._at_a_time = VALIDATION_OBJECTS
 
     @torch.no_grad()
     def measure(self, sam: Sam) -> dict[str, float]:
-        """Mean over objects, then over views, of `click1` .. `click5` and `box`; `figure` is what counts."""
+        """Mean over objects, then over views, of `click1` .. `click5` and `box`; `figure` is what counts.
+
+        Raises
+        ------
+        DeviceMemoryError
+            There is not enough memory even for one object at a time.
+        """
         rows = [self._row(sam, number) for number in range(len(self.views))]
         means = np.mean(rows, axis=0)
         values = {f"click{i + 1}": float(v) for i, v in enumerate(means[:-1])} | {"box": float(means[-1])}
         return values | {"figure": (values["click1"] + values["click3"] + values["box"]) / 3}
 
     def _row(self, sam: Sam, number: int) -> Array:
-        truth = self.views[number].truth
-        embedding = self._embedding(sam, number)
-        clicks = click_curve(sam, embedding, truth).mean(0).numpy()
-        logits, _ = sam.decode(embedding, boxes=tight_boxes(truth > 0.5))
-        box = float(measured_iou(logits[:, :1], truth, torch.ones_like(truth)).mean())
-        return np.append(clicks, box)
+        """Figures of a view, from here on of fewer objects at a time where memory runs out."""
+        while True:
+            try:
+                embedding = self._embedding(sam, number)
+                parts = torch.split(self.views[number].truth, self._at_a_time)
+                ious: Array = torch.cat([_ious(sam, embedding, truth) for truth in parts]).mean(0).numpy()
+                return ious
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                _, self._at_a_time = smaller((1, self._at_a_time), error)
 
     def _embedding(self, sam: Sam, number: int) -> Tensor:
         found = self._embeddings.get(number)
@@ -280,3 +356,10 @@ class Validation:
             if self.keep:
                 self._embeddings[number] = found
         return found
+
+
+def _ious(sam: Sam, embedding: Tensor, truth: Tensor) -> Tensor:
+    """(N, 6) IoU after each click and with a box."""
+    logits, _ = sam.decode(embedding, boxes=tight_boxes(truth > 0.5))
+    box = measured_iou(logits[:, :1], truth, torch.ones_like(truth))
+    return torch.cat([click_curve(sam, embedding, truth), box], 1)

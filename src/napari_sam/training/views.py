@@ -36,8 +36,8 @@ WINDOW_CELLS = 40
 """Side of the part of a pyramid's embedding that a step looks at; other encoders need all of their grid."""
 NEIGHBOUR_SHARE = 0.7
 """Share of rough masks that are the neighbouring plane's, where there is one."""
-VALIDATION_OBJECTS = 8
-VALIDATION_VIEWS = 8
+VALIDATION_VIEWS, VALIDATION_OBJECTS = 8, 40
+"""Most views, and most objects of all of them together."""
 
 
 def half_cell_units(sam: Sam) -> Sam:
@@ -186,12 +186,13 @@ def validation_views(
         if has_objects(plane.labels[box[0] : box[2], box[1] : box[3]]) or len(planes) == 1
     ]
     chosen = np.unique(np.linspace(0, len(tiles) - 1, min(len(tiles), VALIDATION_VIEWS)).round().astype(int))
-    views = [_validation_view(*tiles[int(i)], config, recipe) for i in (chosen if tiles else [])]
+    most = VALIDATION_OBJECTS // max(len(chosen), 1)
+    views = [_validation_view(*tiles[int(i)], most, config, recipe) for i in (chosen if tiles else [])]
     return [view for view in views if view is not None]
 
 
 def _validation_view(
-    plane: LabelledPlane, box: BoxYXYX, config: SamConfig, recipe: InputRecipe
+    plane: LabelledPlane, box: BoxYXYX, most: int, config: SamConfig, recipe: InputRecipe
 ) -> ValidationView | None:
     y0, x0, y1, x1 = box
     grey = normalise(plane.image[y0:y1, x0:x1].astype(np.float32), 0.1, 99.9) * 255
@@ -203,9 +204,7 @@ def _validation_view(
     numbers = numbers[(areas >= MIN_AREA) & (numbers > 0)]
     if not len(numbers):
         return None
-    some = numbers[
-        np.linspace(0, len(numbers) - 1, min(len(numbers), VALIDATION_OBJECTS)).round().astype(int)
-    ]
+    some = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), most)).round().astype(int)]
     truth = torch.from_numpy(halve(labels[None] == some[:, None, None])).float() / 255
     return ValidationView(preprocess.to_tensor(rgb, config, recipe), truth)
 
