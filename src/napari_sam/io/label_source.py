@@ -129,8 +129,8 @@ def label_source(
 
     Parameters
     ----------
-    labels : array or Volume
-        numpy, dask or zarr array with axes YX, ZYX or TZYX, or an opened volume of labels.
+    labels : array, Volume or LabelSource
+        numpy, dask or zarr array with axes YX, ZYX or TZYX, or an opened volume of labels; a source is returned as it is.
     like : VolumeLike, optional
         The image they belong to; says where they are, and is checked to have the same shape.
     axes : str, optional
@@ -143,6 +143,8 @@ def label_source(
     ExportError
         If these are no labels, or they do not fit `like`.
     """
+    if isinstance(labels, LabelSource):
+        return labels
     if like is not None and axes is None and not isinstance(labels, Volume):
         own = own_axes(like, np.ndim(labels), like.spacing_zyx)
         axes = own.pop("axes", None)
@@ -150,7 +152,7 @@ def label_source(
     volume = labels if isinstance(labels, Volume) else _as_volume(labels, axes)
     _check_labels(volume)
     if like is not None:
-        _check_shape(volume, like)
+        check_shape(volume, like)
     origin = like if like is not None else volume
     where = {
         name: given[name] if given.get(name) is not None else getattr(origin, name)
@@ -223,9 +225,10 @@ def _check_labels(volume: Volume) -> None:
         raise ExportError(f"labels have no channels, got {volume.n_channels} in {volume!r}")
 
 
-def _check_shape(volume: Volume, like: VolumeLike) -> None:
+def check_shape(volume: Volume, like: VolumeLike, level: int = 0) -> None:
+    """Raise ExportError if labels are not as large as a level of an image."""
     ours = (volume.n_time, *volume.shape_zyx())
-    theirs = (like.n_time, *like.shape_zyx())
+    theirs = (like.n_time, *like.shape_zyx(level))
     if getattr(like, "is_tracked", False):
         theirs = (theirs[1], theirs[0], *theirs[2:])
     if ours != theirs:

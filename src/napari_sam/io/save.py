@@ -148,16 +148,7 @@ def iter_save_labels(
     """
     options = options or SaveOptions()
     target = Path(path).expanduser()
-    unit = None if options.unit is None else parse_unit(options.unit)
-    source = label_source(
-        labels,
-        like,
-        options.axes,
-        spacing_zyx=options.spacing_zyx,
-        translate_zyx=options.translate_zyx,
-        unit=unit,
-        time_step=options.time_step,
-    )
+    source = source_of(labels, like, options)
     if options.ome_zarr_version not in VERSIONS:
         raise ExportError(f"OME-Zarr {options.ome_zarr_version!r} is not written; choose '0.5' or '0.4'")
     image = _image_of(target, options)
@@ -172,6 +163,19 @@ def iter_save_labels(
         plan = plan_alone(source, options.ome_zarr_version, options.name or _stem(target), entry)
         yield from iter_save_zarr(source, target, plan)
     return target
+
+
+def source_of(labels: Any, like: VolumeLike | None, options: SaveOptions) -> LabelSource:
+    """Look at labels as the options say where they lie; errors as `label_source`."""
+    return label_source(
+        labels,
+        like,
+        options.axes,
+        spacing_zyx=options.spacing_zyx,
+        translate_zyx=options.translate_zyx,
+        unit=None if options.unit is None else parse_unit(options.unit),
+        time_step=options.time_step,
+    )
 
 
 def _is_tiff(target: Path) -> bool:

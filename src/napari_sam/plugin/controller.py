@@ -417,7 +417,7 @@ class SegmentController:
             self.choose_image(*self._chosen)
 
     def _on_saved(self, path: Path) -> None:
-        show_info(f"Saved the labels to {path}")
+        show_info(f"Saved {path}")
 
 
 def _cut(preview: Any, redraw: Redraw) -> Any:

@@ -16,8 +16,8 @@ from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction, PropagationStep
 from napari_sam.core.spaces import level_geometry
 from napari_sam.errors import SessionError
+from napari_sam.io.export import iter_export
 from napari_sam.io.labels import create_labels
-from napari_sam.io.save import SaveOptions, iter_save_labels
 from napari_sam.propagation.consensus import agree
 from napari_sam.propagation.engine import Steps, propagate_objects
 from napari_sam.session import recovery
@@ -355,8 +355,7 @@ class Engine:
 
     @job.register
     def _(self, request: ask.SaveLabels) -> Job:
-        options = SaveOptions(**request.options)
-        yield (yield from iter_save_labels(request.labels.array, request.path, options=options))
+        yield (yield from iter_export(request.labels.array, request.path, options=request.options))
 
     def _ready(self) -> tuple[Predictor, CachingEncoder]:
         if self._predictor is None:

@@ -17,6 +17,7 @@ from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import LabelEdit, MaskPrediction
+from napari_sam.io.export import ExportOptions
 from napari_sam.propagation.anchors import Gap
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session.history import Writes
@@ -409,11 +410,11 @@ class RestoreLabels(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SaveLabels(Request):
-    """Write the labels to a file that other programs read; answers with its path."""
+    """Write the labels, or tables, meshes or annotations of them; answers with the path."""
 
     labels: LabelArray
     path: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: ExportOptions = field(default_factory=ExportOptions)
     priority: ClassVar[Priority] = Priority.SAVE
     title: ClassVar[str] = "Saving"
 

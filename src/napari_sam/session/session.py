@@ -24,7 +24,9 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
 from napari_sam.core.spaces import level_geometry
+from napari_sam.io.export import ExportOptions
 from napari_sam.io.label_source import own_axes
+from napari_sam.io.save import TIFF_SUFFIXES, SaveOptions
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
 from napari_sam.session.answers import Answers
@@ -369,10 +371,22 @@ class Session:
 
         An OME-Zarr keeps the objects' names, classes, states and colours.
         """
-        if self.labels is not None:
-            kept = saved_values(self.objects.values()) if Path(path).suffix.lower() == ".zarr" else {}
-            options = {**kept, **self._places(self.labels), **options}
-            self.orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
+        self.export(path, ExportOptions(SaveOptions(**options)))
+
+    def export(self, path: str | Path, options: ExportOptions) -> None:
+        """Write labels, a table, meshes or annotations by the ending of the path; `saved` or `failed` follows.
+
+        Objects go along with what is known about them; intensities are those of the image.
+        """
+        if self.labels is None:
+            return
+        known: dict[str, Any] = dict(saved_values(self.objects.values()))
+        if Path(path).suffix.lower() in TIFF_SUFFIXES:  # it has no place for them
+            known.clear()
+        known |= self._places(self.labels)
+        save = replace(options.save, **{k: v for k, v in known.items() if getattr(options.save, k) is None})
+        options = replace(options, save=save, image=self.volume, image_level=self.labels.level)
+        self.orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
 
     def cancel(self) -> None:
         """Stop everything but the writing of labels; what was finished stays.
