@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.io.coco import CocoOptions, iter_save_coco
-from napari_sam.io.label_source import LabelSource, label_properties
+from napari_sam.io.label_source import LabelSource
 from napari_sam.io.measure import iter_save_table
 from napari_sam.io.meshes import MeshFormat, MeshOptions, iter_save_mesh
+from napari_sam.io.properties import Properties, read_properties
 from napari_sam.io.save import SaveOptions, iter_save_labels, source_of
 
 Progress = Generator[tuple[int, int], None, Path]
@@ -71,21 +72,21 @@ def iter_export(
     """
     options = options or ExportOptions()
     target = Path(path).expanduser()
-    ending, save = target.suffix.lower(), options.save
-    if options.meshes is None and ending not in (TABLE, COCO, *MESHES):
-        return (yield from iter_save_labels(labels, target, like, save))
-    source = source_of(labels, like, save)
+    source = source_of(labels, like, options.save)
+    known = options.save.properties or read_properties(source.volume.source)
+    save, ending = replace(options.save, properties=known), target.suffix.lower()
     if options.meshes is not None or ending in MESHES:
         kind = options.meshes or MeshFormat(ending[1:])
         chosen = MeshOptions(options.objects, format=kind, overwrite=save.overwrite)
         return (yield from iter_save_mesh(source, target, options=chosen))
-    known = save.properties or label_properties(source.volume)
     if ending == COCO:
         return (yield from iter_save_coco(source, target, options=_coco_options(options, known)))
-    return (yield from _save_table(source, target, options, known))
+    if ending == TABLE:
+        return (yield from _save_table(source, target, options, known))
+    return (yield from iter_save_labels(source, target, like, save))
 
 
-def _save_table(source: LabelSource, target: Path, options: ExportOptions, known: Any) -> Progress:
+def _save_table(source: LabelSource, target: Path, options: ExportOptions, known: Properties) -> Progress:
     return iter_save_table(
         source,
         target,
@@ -96,7 +97,7 @@ def _save_table(source: LabelSource, target: Path, options: ExportOptions, known
     )
 
 
-def _coco_options(options: ExportOptions, known: Any) -> CocoOptions:
+def _coco_options(options: ExportOptions, known: Properties) -> CocoOptions:
     classes, names = (
         {label: str(values[key]) for label, values in known.items() if values.get(key)}
         for key in ("class", "name")

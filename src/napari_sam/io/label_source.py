@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import ExportError
 from napari_sam.io.axes import exchange_time
-from napari_sam.io.readers.ome_zarr import is_zarr, ome_attributes
 from napari_sam.io.readers.pixels import Triple
 from napari_sam.io.stored import stored_parts
 from napari_sam.io.volume import Volume, open_volume
@@ -187,20 +185,6 @@ def own_axes(volume: VolumeLike, ndim: int, spacing_zyx: Sequence[float]) -> dic
     step, *sizes = spacing_zyx
     spacing = (getattr(volume, "time_step", 1.0), *sizes)
     return {"axes": exchange_time("TZYX"[-ndim:]), "spacing_zyx": spacing, "time_step": step}
-
-
-def label_properties(volume: Volume) -> dict[int, dict[str, Any]]:
-    """What an OME-Zarr label image says about its objects, by label; nothing for other files."""
-    if volume.source is None or not is_zarr(Path(volume.source)):
-        return {}
-    node = zarr.open(volume.source, mode="r")
-    entry = ome_attributes(node).get("image-label") if isinstance(node, zarr.Group) else None
-    rows = entry.get("properties") if isinstance(entry, dict) else None
-    found = {}
-    for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, dict) and isinstance(row.get("label-value"), int):
-            found[row["label-value"]] = {k: v for k, v in row.items() if k != "label-value"}
-    return found
 
 
 def _as_volume(labels: Any, axes: str | None) -> Volume:

@@ -91,7 +91,7 @@ def save_labels(  # noqa: PLR0913  (the one public door; inside, the options tra
     overwrite : bool
         Replace labels that are there. An image is never replaced.
     properties : mapping of int to mapping, optional
-        Values of each object, kept in OME-Zarr.
+        Values of each object.
     colors : mapping of int to RGB or RGBA, optional
         Colour of each object, kept in OME-Zarr: integers 0 to 255, or real numbers 0 to 1.
     ome_zarr_version : {"0.5", "0.4"}
@@ -157,7 +157,7 @@ def iter_save_labels(
     _check_target(target, source, like, options)
     if _is_tiff(target):
         _warn_of_loss(source, options)
-        yield from iter_save_tiff(source, target, options.name or _stem(target))
+        yield from iter_save_tiff(source, target, options.name or _stem(target), options.properties or {})
     else:
         entry = image_label_entry(options.properties, options.colors)
         plan = plan_alone(source, options.ome_zarr_version, options.name or _stem(target), entry)
@@ -265,8 +265,7 @@ def _check_replaceable(target: Path) -> None:
 
 def _warn_of_loss(source: LabelSource, options: SaveOptions) -> None:
     """Say what a TIFF has no place for."""
-    lost = [name for name in ("properties", "colors") if getattr(options, name)]
-    lost += ["translation"] * any(source.translate_zyx)
+    lost = ["colors"] * bool(options.colors) + ["translation"] * any(source.translate_zyx)
     if lost:
         warnings.warn(
             f"a TIFF has no place for {', '.join(lost)}; save as .ome.zarr to keep them",

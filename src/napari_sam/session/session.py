@@ -369,7 +369,7 @@ class Session:
     def save(self, path: str | Path, **options: Any) -> None:
         """Write the labels to a file; `options` as `napari_sam.save_labels` takes them.
 
-        An OME-Zarr keeps the objects' names, classes, states and colours.
+        The objects' names, classes, states and scores go along; an OME-Zarr keeps their colours, too.
         """
         self.export(path, ExportOptions(SaveOptions(**options)))
 
@@ -381,9 +381,9 @@ class Session:
         if self.labels is None:
             return
         known: dict[str, Any] = dict(saved_values(self.objects.values()))
-        if Path(path).suffix.lower() in TIFF_SUFFIXES:  # it has no place for them
-            known.clear()
         known |= self._places(self.labels)
+        if Path(path).suffix.lower() in TIFF_SUFFIXES:
+            del known["colors"]  # a TIFF has no place for them
         save = replace(options.save, **{k: v for k, v in known.items() if getattr(options.save, k) is None})
         options = replace(options, save=save, image=self.volume, image_level=self.labels.level)
         self.orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
