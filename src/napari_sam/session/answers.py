@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_sam.core.results import EncodeEvent, MaskPrediction
 from napari_sam.session import requests as ask
+from napari_sam.session.codec import encode
 from napari_sam.session.engine import Computed, ImageChanged, Weights, Written
 from napari_sam.session.history import Writing
 from napari_sam.session.labels import LabelArray
+from napari_sam.session.made import ContrastUsed
 from napari_sam.session.object_jobs import Copied
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.restoring import Restored
@@ -69,6 +71,8 @@ class Answers:
                 assert isinstance(request, ask.LoadModel)
                 session.opening.note_weights(value.values)
                 session.note_loaded(request.spec)
+            case ContrastUsed():
+                session.contrasts[value.time] = value.contrast
             case ImageChanged():
                 session.image_changed.emit(value.planes)
             case Recovered():
@@ -98,9 +102,11 @@ class Answers:
     def _on_end(self, event: Event) -> None:
         session, request = self._session, event.request
         session.orders.ended(request)
-        if session.ledger.has(request.generation):
-            session.journal.append("end", job=request.generation, how=type(event).__name__.lower())
-        writing = session.ledger.end(request.generation)
+        is_known, writing = session.ledger.has(request.generation), session.ledger.end(request.generation)
+        made = session.writer.take_end(writing, request) if writing is not None else ()
+        if is_known:
+            more = {"made": encode(made)} if made else {}
+            session.journal.append("end", job=request.generation, how=type(event).__name__.lower(), **more)
         if writing is not None and not isinstance(event, Finished):
             writing.cut_short(session.objects, is_whole=not request.all_or_nothing)
         step = writing.step() if writing is not None else None

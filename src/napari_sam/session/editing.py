@@ -85,7 +85,7 @@ class Editing:
         if not records:
             return
         edits = [edit for record in records for edit in record.erasures()]
-        changes = [MarksChange(r.object_id, r.marks, Marks()) for r in records]
+        changes = [change for record in records for change in _emptied(record)]
         for record in records:
             self._settle(record, Marks())
         self._write("delete", edits, _united(records), changes)
@@ -106,8 +106,8 @@ class Editing:
         edits = [edit for record in found for edit in record.erasures()]
         for plane, region in sorted(_united(found).items()):
             edits.append(LabelEdit(plane, jobs.union(target.written.get(plane), region), target_id))
-        changes = [MarksChange(r.object_id, r.marks, Marks()) for r in found]
-        changes.insert(0, MarksChange(target_id, target.marks, merged))
+        changes: list[Change] = [MarksChange(target_id, target.marks, merged)]
+        changes += [change for record in found for change in _emptied(record)]
         corrected = tuple(dict.fromkeys(p for r in everyone for p in (*r.corrected, *r.anchors)))
         after = {"state": ObjectState.DRAFT, "corrected": corrected, "anchors": {}}
         self._settle(target, merged)
@@ -171,7 +171,8 @@ class Editing:
             new = session.object(first + number)
             edits += [LabelEdit(plane, region, new.object_id) for plane, region in sorted(part.items())]
             name = f"{record.name} ({number + 2})" if record.name else ""
-            changes.append(_change(new, {"name": name, "class_name": record.class_name}))
+            after = {"name": name, "class_name": record.class_name, "made_with": dict(record.made_with)}
+            changes.append(_change(new, after))
         session.note_label(first + len(parts) - 2)
         self._settle(record, record.marks)
         self._write("split", edits, written, changes)
@@ -401,6 +402,12 @@ class Editing:
 
 def _change(record: ObjectRecord, after: Mapping[str, Any]) -> RecordChange:
     return RecordChange(record.object_id, {name: getattr(record, name) for name in after}, dict(after))
+
+
+def _emptied(record: ObjectRecord) -> list[Change]:
+    """What is not known of an object any more that is deleted or part of another one."""
+    made_with: list[Change] = [_change(record, {"made_with": {}})] if record.made_with else []
+    return [MarksChange(record.object_id, record.marks, Marks()), *made_with]
 
 
 def _united(records: Iterable[ObjectRecord]) -> dict[PlaneRef, Region]:

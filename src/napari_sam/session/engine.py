@@ -32,6 +32,7 @@ from napari_sam.session.labels import (
     LabelChange,
     apply_edit,
 )
+from napari_sam.session.made import ContrastUsed
 from napari_sam.session.marks import Marks, correcting, prompts_on_plane
 from napari_sam.session.object_jobs import copy_labels, label_edits, largest_label, refined_edits
 from napari_sam.session.objects import PlaneScore
@@ -250,7 +251,9 @@ class Engine:
         earlier = request.earlier
         for marks, chosen in request.chain:
             earlier = choose(self.answer(request.plane, marks, earlier, request.start), chosen)
-        yield choose(self.answer(request.plane, request.marks, earlier, request.start), request.chosen)
+        answer = choose(self.answer(request.plane, request.marks, earlier, request.start), request.chosen)
+        yield from self._contrast(request.plane)
+        yield answer
         yield from self._complaints()
 
     @job.register
@@ -265,6 +268,7 @@ class Engine:
     @job.register
     def _(self, request: ask.Propagate) -> Job:
         predictor, encoder = self._ready()
+        yield from self._contrast(request.plane)
         visited = set()
         for step in _propagation(request, predictor, encoder):
             if step.is_seed or step.plane not in request.objects[step.object_id].protected:
@@ -275,7 +279,6 @@ class Engine:
             for plane in one.stale:
                 if (one.object_id, plane) not in visited:
                     yield _write(request.labels, _nothing(plane, one), request)
-        self._note_contrast(request.plane.time)
         yield from self._complaints()
 
     @job.register
@@ -287,6 +290,8 @@ class Engine:
     def _(self, request: ask.Refine) -> Job:
         predictor, encoder = self._ready()
         planes, settings = request.replaces, request.settings
+        for first in {plane.time: plane for plane in planes}.values():
+            yield from self._contrast(first)
         for edit, answer in refined_edits(encoder, predictor, planes, request.object_id, settings):
             quality = PropagationStep(
                 edit.label,
@@ -297,11 +302,13 @@ class Engine:
                 stability_score=answer.stability_score,
             )
             yield _write(request.labels, edit, request, quality)
+        yield from self._complaints()
 
     @job.register
     def _(self, request: ask.AgreeAlongAxes) -> Job:
         predictor, encoder = self._ready()
         first, object_id = min(request.masks), request.object_id
+        yield from self._contrast(first)
         masks = {plane.index: region for plane, region in request.masks.items() if region.area}
         fixed = [plane.index for plane in request.masks if plane not in request.replaces]
         steps = agree(encoder, predictor, {object_id: masks}, first, request.settings, {object_id: fixed})
@@ -310,7 +317,6 @@ class Engine:
                 yield None
             else:
                 yield _write(request.labels, LabelEdit(step.plane, step.region, object_id), request, step)
-        self._note_contrast(first.time)
         yield from self._complaints()
 
     @job.register
@@ -380,15 +386,18 @@ class Engine:
         elif start is not None:
             prompts = correcting(prompts, start)
         answer = predictor.predict(encoder.embedding(plane, [prompts]), prompts)
-        self._note_contrast(plane.time)
         return answer
 
-    def _note_contrast(self, time: int) -> None:
-        """Keep in the journal which grey values the model saw as black and white."""
+    def _contrast(self, plane: PlaneRef) -> Iterator[ContrastUsed]:
+        """Tell, and once keep in the journal, which grey values the model sees as black and white."""
         contrast_at = getattr(self._encoder, "contrast_at", None)
-        if contrast_at is not None and time not in self._contrasts:
+        if contrast_at is None:
+            return
+        time, contrast = plane.time, contrast_at(plane.time)
+        if time not in self._contrasts:
             self._contrasts.add(time)
-            self._journal.append("contrast", time_point=time, contrast=encode(contrast_at(time)))
+            self._journal.append("contrast", time_point=time, contrast=encode(contrast))
+        yield ContrastUsed(time, contrast)
 
     def _complaints(self) -> Iterator[ImageChanged]:
         if self.changed:

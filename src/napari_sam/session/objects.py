@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_sam.core.planes import PackedRegion, PlaneRef, Region
 from napari_sam.core.results import NO_DOUBT, Doubt, LabelEdit, MaskPrediction, PropagationStep, Stop
+from napari_sam.session.made import MadeWith
 from napari_sam.session.marks import Marks
 
 Colour = tuple[float, float, float]
@@ -129,6 +130,8 @@ class ObjectRecord:
         settings.
     corrected : tuple of PlaneRef
         Planes that the user painted by hand.
+    made_with : mapping of int to MadeWith
+        By time point, what the model drew it with the last time.
     version : int
         Grows when masks or scores change.
     """
@@ -147,6 +150,7 @@ class ObjectRecord:
     state: ObjectState = ObjectState.DRAFT
     anchors: dict[PlaneRef, str] = field(default_factory=dict)
     corrected: tuple[PlaneRef, ...] = ()
+    made_with: Mapping[int, MadeWith] = field(default_factory=dict)
     version: int = 0
     _summary: tuple[Any, ObjectSummary] | None = None
 

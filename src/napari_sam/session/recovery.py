@@ -17,7 +17,7 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.errors import SessionError
 from napari_sam.io.labels import open_labels
 from napari_sam.session import requests as ask
-from napari_sam.session.codec import decode, unpack_region
+from napari_sam.session.codec import decode, encode, unpack_region
 from napari_sam.session.history import (
     NOWHERE,
     Change,
@@ -32,6 +32,7 @@ from napari_sam.session.history import (
 from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal, Record
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta, apply_edit, impose, restore
+from napari_sam.session.made import Made, MadeWith, made_changes, made_of
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord, is_copied
 
@@ -232,7 +233,7 @@ class Story:
         self.n_steps += 1
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         self._apply(changes)
-        writing = Writing(record["title"], record["object"], changes)
+        writing = Writing(record["title"], record["object"], changes, model=record.get("model", 0))
         request = record.get("request") or {}
         if request.get("kind") == ask.ImportLabels.__name__:
             self.copied.append((request["offset"] + 1, request["largest"]))
@@ -259,6 +260,7 @@ class Story:
         if job is not None and record["how"] != "finished":
             job.writing.cut_short(self.objects, is_whole=not job.all_or_nothing)
         changes = tuple(self._change(value) for value in record.get("changes", ()))
+        changes += made_changes(decode(record.get("made", [])), self.objects)
         self._apply(changes)
         if job is not None and job.step is None:
             job.writing.changes += changes
@@ -430,9 +432,20 @@ def _finish(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None
         _finish_writing(labels, number, job, story)
     elif job.request is not None:
         story.interrupted.append(Interrupted(str(job.kind), job.object_ids))
-    changes = encode_changes(_corrections(job, story, journal))
-    at = journal.append("end", job=number, how="interrupted", changes=changes)
+    changes, made = encode_changes(_corrections(job, story, journal)), encode(_made(job, story))
+    at = journal.append("end", job=number, how="interrupted", changes=changes, made=made)
     story.take(at, journal.read(at))
+
+
+def _made(job: OpenJob, story: Story) -> tuple[Made, ...]:
+    """What a propagation or refinement that was interrupted had made."""
+    number, settings = job.writing.model, decode((job.request or {}).get("settings"))
+    if not number or settings is None:
+        return ()
+    drawn = {(write.object_id, write.plane.time) for write in job.writing.writes}
+    digests = {w["number"]: w.get("encoder_digest", "") for w in story.weights}
+    how = MadeWith(story.models[number - 1], digests.get(number, ""), settings=settings)
+    return made_of(drawn, story.contrasts, how)
 
 
 def _finish_restoring(labels: LabelArray, number: int, job: OpenJob) -> None:

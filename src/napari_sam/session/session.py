@@ -19,6 +19,7 @@ from typing import Any
 
 from psygnal import EmissionInfo, Signal
 
+from napari_sam.core.contrast import Contrast
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
@@ -128,6 +129,7 @@ class Session:
         self.ledger = Ledger()
         self.largest_label = 0
         self.copied: list[tuple[int, int]] = []
+        self.contrasts: dict[int, Contrast] = {}
         self.closed = False
         self._folder = Path(folder)
         self._dispatch = dispatch
@@ -234,6 +236,7 @@ class Session:
         self.objects.clear()
         self.encoded.clear()
         self.copied.clear()
+        self.contrasts.clear()
         self.history.clear()
         self.changed.emit()
 
@@ -305,15 +308,7 @@ class Session:
 
     def erase_object(self) -> None:
         """Remove the active object's labels and marks, as one step."""
-        record = self.record
-        if record.is_empty:
-            return
-        changes = [MarksChange(record.object_id, record.marks, Marks())]
-        if record.written and self.labels is not None:
-            self.writer.write("delete", record.erasures(), changes)
-        else:
-            self.writer.change("delete", changes)
-        self.marks_changed.emit()
+        self.editing.delete([self.state.object_id])
 
     def next_object(self) -> None:
         """Keep what is previewed and go on with a new object."""

@@ -19,6 +19,7 @@ from napari_sam.session.history import (
     Writing,
     encode_changes,
 )
+from napari_sam.session.made import Made, lasting, made_changes, made_of
 from napari_sam.session.objects import ObjectRecord, PlaneScore
 
 if TYPE_CHECKING:
@@ -69,16 +70,17 @@ class Writer:
         session = self._session
         session.hand.finish()
         job, object_id = session.orders.reserve(), session.state.object_id
+        model = session.opening.model_number
         session.journal.append(
             "step",
             title=title,
             object=object_id,
             job=job,
             changes=encode_changes(changes),
-            model=session.opening.model_number,
+            model=model,
             request=self._encoded(request),
         )
-        session.ledger.begin(job, Writing(title, object_id, tuple(changes)))
+        session.ledger.begin(job, Writing(title, object_id, tuple(changes), model=model))
         self._apply(changes)
         session.orders.submit(request, job)
 
@@ -142,7 +144,22 @@ class Writer:
         writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, before))
         record = session.object(edit.label)
         self.set_written(record, edit.plane, region, written.at)
-        record.set_score(edit.plane, _score(record, written) if region is not None else None)
+        score = _score(record, written)
+        if score is not None:
+            writing.drawn.add((edit.label, edit.plane.time))
+        record.set_score(edit.plane, score if region is not None else None)
+
+    def take_end(self, writing: Writing, request: ask.Request) -> tuple[Made, ...]:
+        """Know with what the objects were made that the model drew, now that a job has ended."""
+        session = self._session
+        if not writing.drawn:
+            return ()
+        how = session.opening.made_with(writing.model, lasting(getattr(request, "settings", None)))
+        made = made_of(writing.drawn, session.contrasts, how)
+        changes = made_changes(made, session.objects)
+        self._apply(changes)
+        writing.changes += changes
+        return made
 
     def take_restored(self, restored: Restored) -> None:
         """Note that a change of labels was taken back or made again."""
