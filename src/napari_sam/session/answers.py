@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from napari_sam.core.results import EncodeEvent, MaskPrediction
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
-from napari_sam.session.engine import Computed, ImageChanged, Weights, Written
+from napari_sam.session.engine import Computed, ImageChanged, Weights
 from napari_sam.session.history import Writing
 from napari_sam.session.labels import LabelArray
 from napari_sam.session.made import ContrastUsed
+from napari_sam.session.many import Batch, Written
 from napari_sam.session.object_jobs import Copied
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.restoring import Restored
@@ -54,11 +55,10 @@ class Answers:
                 session.predictions.take(request, value)
             case Written():
                 self._on_written(session.ledger.writing(request.generation), value)
+            case Batch():
+                self._on_batch(session.ledger.writing(request.generation), value)
             case Copied():
                 self._on_copied(session.ledger.writing(request.generation), value)
-            case Restored():
-                session.writer.take_restored(value)
-                session.labels_changed.emit(value.change)
             case EncodeEvent():
                 session.encoded.add(value.plane)
                 session.planes_encoded.emit()
@@ -91,7 +91,19 @@ class Answers:
             session.object(written.edit.label).ends += (step,) if step.stops else ()
             session.encoded.add(step.plane)
         session.writer.take_written(writing, written)
-        session.labels_changed.emit(written.change)
+        if written.change is not None:
+            session.labels_changed.emit(written.change)
+
+    def _on_batch(self, writing: Writing | None, batch: Batch) -> None:
+        session = self._session
+        for answer in batch.answers:
+            if isinstance(answer, Restored):
+                session.writer.take_restored(answer)
+            else:
+                assert writing is not None
+                session.writer.take_written(writing, answer)
+        for change in batch.changes:
+            session.labels_changed.emit(change)
 
     def _on_copied(self, writing: Writing | None, copied: Copied) -> None:
         assert writing is not None

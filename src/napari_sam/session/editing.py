@@ -84,11 +84,10 @@ class Editing:
         records = [r for r in map(self._session.objects.get, object_ids) if r is not None and not r.is_empty]
         if not records:
             return
-        edits = [edit for record in records for edit in record.erasures()]
         changes = [change for record in records for change in _emptied(record)]
         for record in records:
             self._settle(record, Marks())
-        self._write("delete", edits, _united(records), changes)
+        self._remove("delete", records, changes)
         self._session.marks_changed.emit()
 
     def merge(self, target_id: int, other_ids: Iterable[int]) -> None:
@@ -103,15 +102,12 @@ class Editing:
             return
         everyone = [target, *found]
         merged = _joined_marks([record.marks for record in everyone])
-        edits = [edit for record in found for edit in record.erasures()]
-        for plane, region in sorted(_united(found).items()):
-            edits.append(LabelEdit(plane, jobs.union(target.written.get(plane), region), target_id))
         changes: list[Change] = [MarksChange(target_id, target.marks, merged)]
         changes += [change for record in found for change in _emptied(record)]
         corrected = tuple(dict.fromkeys(p for r in everyone for p in (*r.corrected, *r.anchors)))
         after = {"state": ObjectState.DRAFT, "corrected": corrected, "anchors": {}}
         self._settle(target, merged)
-        self._write("merge", edits, _united(everyone), [*changes, _change(target, after)])
+        self._remove("merge", everyone, [*changes, _change(target, after)], into=target_id)
 
     def split_components(self, object_id: int) -> None:
         """Make each connected component an object; the largest keeps number and prompts."""
@@ -366,6 +362,19 @@ class Editing:
 
     # Details
 
+    def _remove(
+        self, title: str, records: Iterable[ObjectRecord], changes: Sequence[Change], into: int = 0
+    ) -> None:
+        """Clear what is written of objects, or make it part of one of them; their masks are not looked at here."""
+        session = self._session
+        places, painted = session.writer.places_of(records)
+        if session.labels is None or not (len(places) or painted):
+            session.writer.change(title, changes)
+            return
+        request = ask.RemoveObjects(labels=session.labels, places=places, painted=painted, into=into)
+        session.writer.order(title, request, changes)
+        session.changed.emit()
+
     def _write(
         self,
         title: str,
@@ -392,7 +401,7 @@ class Editing:
         record.predictions.clear()
         record.asked.clear()
         record.starts.clear()
-        if session.volume is not None and isinstance(session.view, PlaneRef):
+        if not marks.is_empty and session.volume is not None and isinstance(session.view, PlaneRef):
             space = marks_space(session.volume)
             planes = marked_planes(marks, session.view, session.volume)
             record.asked.update({plane: marks_on_plane(marks, plane, space) for plane in planes})
@@ -408,15 +417,6 @@ def _emptied(record: ObjectRecord) -> list[Change]:
     """What is not known of an object any more that is deleted or part of another one."""
     made_with: list[Change] = [_change(record, {"made_with": {}})] if record.made_with else []
     return [MarksChange(record.object_id, record.marks, Marks()), *made_with]
-
-
-def _united(records: Iterable[ObjectRecord]) -> dict[PlaneRef, Region]:
-    """Where any of these objects is."""
-    found: dict[PlaneRef, Region] = {}
-    for record in records:
-        for plane, region in record.written.items():
-            found[plane] = jobs.union(found.get(plane), region)
-    return found
 
 
 def _joined_marks(marks: Sequence[Marks]) -> Marks:

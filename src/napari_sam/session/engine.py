@@ -26,13 +26,9 @@ from napari_sam.session.codec import encode
 from napari_sam.session.finding import find_sessions
 from napari_sam.session.image import WatchedVolume, changed_planes
 from napari_sam.session.journal import Journal
-from napari_sam.session.labels import (
-    Kept,
-    LabelArray,
-    LabelChange,
-    apply_edit,
-)
+from napari_sam.session.labels import Kept, LabelArray, Replacement, apply_edit
 from napari_sam.session.made import ContrastUsed
+from napari_sam.session.many import Written, batched, removals, write_many
 from napari_sam.session.marks import Marks, correcting, prompts_on_plane
 from napari_sam.session.object_jobs import copy_labels, label_edits, largest_label, refined_edits
 from napari_sam.session.objects import PlaneScore
@@ -141,16 +137,6 @@ class SamBackend:
         """Architecture, precision and the hash of the weight file."""
         named = {name: str(getattr(predictor, name, "")) for name in ("architecture", "device", "dtype")}
         return {**named, "file_hash": weights_hash(spec.name)}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Written:
-    """One edit was written."""
-
-    edit: LabelEdit
-    at: int
-    change: LabelChange
-    step: PropagationStep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +269,14 @@ class Engine:
 
     @job.register
     def _(self, request: ask.TakeLabels) -> Job:
-        for edit in label_edits(request.labels, request.wanted, request.plane, request.skip):
-            yield _write(request.labels, edit, request)
+        found = label_edits(request.labels, request.wanted, request.plane, request.skip)
+        written = write_many(request.labels, map(Replacement, found), request.generation)
+        yield from batched(request.labels, written)
+
+    @job.register
+    def _(self, request: ask.RemoveObjects) -> Job:
+        edits = removals(request.labels.journal, request.places, request.painted, request.into)
+        yield from batched(request.labels, write_many(request.labels, edits, request.generation))
 
     @job.register
     def _(self, request: ask.Refine) -> Job:
@@ -330,7 +322,8 @@ class Engine:
 
     @job.register
     def _(self, request: ask.RestoreLabels) -> Job:
-        yield from restore_writes(request.labels, request.writes, request.forward, request.generation)
+        restored = restore_writes(request.labels, request.writes, request.forward, request.generation)
+        yield from batched(request.labels, restored)
 
     @job.register
     def _(self, request: ask.OpenSession) -> Job:
@@ -427,7 +420,7 @@ def weights_hash(name: str) -> str:
 def _write(
     labels: LabelArray,
     edit: LabelEdit,
-    request: ask.WriteLabels | ask.Propagate | ask.TakeLabels | ask.Refine | ask.AgreeAlongAxes,
+    request: ask.WriteLabels | ask.Propagate | ask.Refine | ask.AgreeAlongAxes,
     step: PropagationStep | None = None,
 ) -> Written:
     score = PlaneScore.of_step(step) if step is not None and step.region.area else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,24 @@ from napari_sam.session.history import (
 )
 from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal, Record
-from napari_sam.session.labels import Kept, LabelArray, LabelDelta, apply_edit, impose, restore
+from napari_sam.session.labels import (
+    RUN_CHANGES,
+    Kept,
+    LabelArray,
+    LabelDelta,
+    apply_edit,
+    impose,
+    restore,
+)
 from napari_sam.session.made import Made, MadeWith, made_changes, made_of
+from napari_sam.session.many import removals, write_many
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord, is_copied
 
 LABELS = "labels.zarr"
 """Name of the label array in a session folder."""
-MADE_AGAIN = 256
-"""So many of the last changes of labels are made again; one thread makes them, so more than one is generous."""
+MADE_AGAIN = RUN_CHANGES
+"""So many of the last changes of labels are made again: as many as one thread tells the journal before it makes them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -430,6 +440,8 @@ def _finish(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None
         _finish_restoring(labels, number, job)
     elif job.kind == "WriteLabels":
         _finish_writing(labels, number, job, story)
+    elif job.kind == "RemoveObjects":
+        _finish_removing(labels, number, job, story)
     elif job.request is not None:
         story.interrupted.append(Interrupted(str(job.kind), job.object_ids))
     changes, made = encode_changes(_corrections(job, story, journal)), encode(_made(job, story))
@@ -481,6 +493,13 @@ def _finish_writing(labels: LabelArray, number: int, job: OpenJob, story: Story)
         kept = Kept(labels.journal, number, edit.label, edit.region)
         apply_edit(labels, edit, request["policy"], request["replaces"].get(edit.plane), kept)
         story.take(kept.at, labels.journal.read(kept.at))
+
+
+def _finish_removing(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None:
+    request = decode_request(job.request, labels.journal)
+    left = islice(removals(labels.journal, **request), len(job.writing.writes), None)
+    for written in write_many(labels, left, number):
+        story.take(written.at, labels.journal.read(written.at))
 
 
 def _place_masks(story: Story, journal: Journal) -> None:

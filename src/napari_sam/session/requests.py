@@ -13,6 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from napari_sam.core.arrays import Array
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
@@ -323,8 +324,26 @@ class WriteLabels(Request):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RemoveObjects(Request):
+    """Clear objects, or make them part of another one; answers with Batches of Written.
+
+    Parameters
+    ----------
+    places, painted, into
+        As `many.removals` takes them.
+    """
+
+    labels: LabelArray
+    places: Array
+    painted: Mapping[int, Mapping[PlaneRef, Region]]
+    into: int = 0
+    priority: ClassVar[Priority] = Priority.LABELS
+    title: ClassVar[str] = "Writing the labels"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TakeLabels(Request):
-    """Look for objects in the labels; answers with Written, one an object and plane, that change nothing.
+    """Look for objects in the labels; answers with Batches of Written, one an object and plane, that change nothing.
 
     An object of which some planes are missing is of no use, so one that is cut short is taken back.
 
@@ -399,7 +418,7 @@ class Compute(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RestoreLabels(Request):
-    """Take label changes back, or make them again; answers with Restored, one a change."""
+    """Take label changes back, or make them again; answers with Batches of Restored, one a change."""
 
     labels: LabelArray
     writes: Writes

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
@@ -23,7 +26,7 @@ from napari_sam.session.made import Made, lasting, made_changes, made_of
 from napari_sam.session.objects import ObjectRecord, PlaneScore
 
 if TYPE_CHECKING:
-    from napari_sam.session.engine import Written
+    from napari_sam.session.many import Written
     from napari_sam.session.restoring import Restored
     from napari_sam.session.session import Session
 
@@ -196,10 +199,12 @@ class Writer:
         for change in changes:
             record = session.object(change.object_id)
             if isinstance(change, MarksChange):
-                session.predictions.put_marks(record, change.after)
+                record.marks = change.after
             else:
                 for name, value in change.after.items():
                     setattr(record, name, value)
+        if any(isinstance(change, MarksChange) for change in changes):
+            session.predictions.update()
 
     def encoded(self, value: Any, object_ids: Iterable[int]) -> Any:
         """A value for the journal; masks of these objects that are in it already are named by their place."""
@@ -231,11 +236,27 @@ class Writer:
                     found[id(region)] = {"at": at}
         return found
 
+    def places_of(self, records: Iterable[ObjectRecord]) -> tuple[Array, dict[int, dict[PlaneRef, Region]]]:
+        """Where in the journal the masks of objects are kept, and those that are not, as `many.removals` takes them."""
+        rows: list[tuple[int, ...]] = []
+        others: dict[int, dict[PlaneRef, Region]] = {}
+        for record in records:
+            kept = self._kept.get(record.object_id, {})
+            for plane, region in record.written.items():
+                at, known = kept.get(plane, (NOWHERE, None))
+                if known is region and at != NOWHERE:
+                    rows.append((at, record.object_id, plane.axis, plane.index, plane.level, plane.time))
+                else:
+                    others.setdefault(record.object_id, {})[plane] = region
+        return np.array(rows, np.int64).reshape(-1, 6), others
+
     def remember(self, places: Mapping[tuple[int, PlaneRef], int]) -> None:
         """Know where in the journal an earlier run kept the mask of each object in each plane."""
         self._kept = {}
         for (object_id, plane), at in places.items():
-            self._kept.setdefault(object_id, {})[plane] = at, None
+            record = self._session.object(object_id)
+            region = None if plane in record.corrected else record.written.get(plane)
+            self._kept.setdefault(object_id, {})[plane] = at, region
 
     def forget(self) -> None:
         """Begin with another image."""
