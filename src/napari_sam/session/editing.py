@@ -31,6 +31,7 @@ from napari_sam.session.state import OverlapPolicy
 if TYPE_CHECKING:
     from napari_sam.session.session import Session
 
+NO_MARKS = Marks()
 Parts = list[dict[PlaneRef, Region]]
 
 
@@ -86,7 +87,7 @@ class Editing:
             return
         changes = [change for record in records for change in _emptied(record)]
         for record in records:
-            self._settle(record, Marks())
+            self._settle(record, NO_MARKS)
         self._remove("delete", records, changes)
         self._session.marks_changed.emit()
 
@@ -416,7 +417,7 @@ def _change(record: ObjectRecord, after: Mapping[str, Any]) -> RecordChange:
 def _emptied(record: ObjectRecord) -> list[Change]:
     """What is not known of an object any more that is deleted or part of another one."""
     made_with: list[Change] = [_change(record, {"made_with": {}})] if record.made_with else []
-    return [MarksChange(record.object_id, record.marks, Marks()), *made_with]
+    return [MarksChange(record.object_id, record.marks, NO_MARKS), *made_with]
 
 
 def _joined_marks(marks: Sequence[Marks]) -> Marks:

@@ -412,7 +412,9 @@ class Session:
 
     def object(self, object_id: int) -> ObjectRecord:
         """The object of this label, made if it is not there."""
-        return self.objects.setdefault(object_id, ObjectRecord(object_id))
+        if object_id not in self.objects:
+            self.objects[object_id] = ObjectRecord(object_id)
+        return self.objects[object_id]
 
     def enter(self, volume: VolumeLike) -> None:
         """Take a volume, and make room for its previews."""
