@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sam.core.arrays import Array
+from napari_sam.core.arrays import Array, BoolArray
 from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.errors import SessionError
@@ -344,13 +344,11 @@ class Editing:
                 continue
             if record.is_empty and is_copied(record.object_id, session.copied):
                 continue
-            shape = old.plane_shape if old is not None else self._plane_shape(plane)
-            mask = np.zeros(shape, bool) if old is None else old.mask
-            y0, x0, y1, x1 = box_yxyx
-            if np.array_equal(mask[y0:y1, x0:x1], values == record.object_id):
+            if old is None:
+                old = Region.empty(self._plane_shape(plane))
+            region = _with_values(old, box_yxyx, values == record.object_id)
+            if region is None:
                 continue
-            mask[y0:y1, x0:x1] = values == record.object_id
-            region = Region.from_mask(mask)
             record.set_written(plane, region if region.area else None)
             changed.append(record)
         return tuple(changed)
@@ -426,6 +424,25 @@ def _joined_marks(marks: Sequence[Marks]) -> Marks:
         np.concatenate([one.positive for one in marks]),
         tuple(shape for one in marks for shape in one.shapes),
     )
+
+
+def _with_values(region: Region, box_yxyx: BoxYXYX, inside: BoolArray) -> Region | None:
+    """A region that is `inside` in a box and as before elsewhere; None if it is so already.
+
+    Nothing as large as the plane is made: this runs at every move of a brush.
+    """
+    boxes = [region.box_yxyx, box_yxyx] if region.area else [box_yxyx]
+    (top, left), (bottom, right) = np.min(boxes, 0)[:2].tolist(), np.max(boxes, 0)[2:].tolist()
+    crop = np.zeros((bottom - top, right - left), bool)
+    if region.area:
+        y0, x0, y1, x1 = region.box_yxyx
+        crop[y0 - top : y1 - top, x0 - left : x1 - left] = region.crop
+    y0, x0, y1, x1 = box_yxyx
+    part = crop[y0 - top : y1 - top, x0 - left : x1 - left]
+    if np.array_equal(part, inside):
+        return None
+    part[:] = inside
+    return Region.from_part(region.plane_shape, (top, left), crop)
 
 
 def _meets(region: Region, box_yxyx: BoxYXYX) -> bool:

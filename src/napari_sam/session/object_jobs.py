@@ -240,10 +240,8 @@ def _unstacked(
     found = {}
     for offset in np.flatnonzero(block.any((1, 2))).tolist():
         plane = first.at(int(origin[0]) + offset)
-        inner = Region.from_mask(block[offset])
-        y0, x0, y1, x1 = inner.box_yxyx
-        y, x = int(origin[1]), int(origin[2])
-        found[plane] = Region(written[plane].plane_shape, (y0 + y, x0 + x, y1 + y, x1 + x), inner.crop)
+        corner = int(origin[1]), int(origin[2])
+        found[plane] = Region.from_part(written[plane].plane_shape, corner, block[offset])
     return found
 
 
