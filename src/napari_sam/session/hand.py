@@ -34,7 +34,8 @@ class LazyPart(NDArrayOperatorsMixin):
 
     def __init__(self, array: Any, index: int) -> None:
         self._array, self._index = array, index
-        self.dtype, self.shape, self.ndim = np.dtype(array.dtype), tuple(array.shape[1:]), array.ndim - 1
+        self.dtype, self.ndim = np.dtype(array.dtype), array.ndim - 1
+        self.shape: tuple[int, ...] = tuple(array.shape[1:])
         if not -array.shape[0] <= index < array.shape[0]:
             raise IndexError(f"index {index} is not there; there are {array.shape[0]}")
 
