@@ -1,4 +1,4 @@
-"""A session holds no more memory for more planes than a few hundred bytes each."""
+"""A session holds no more for more planes than their masks, packed."""
 
 import json
 import subprocess

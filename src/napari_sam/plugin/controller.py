@@ -267,10 +267,6 @@ class SegmentController:
         """Change what the next point means."""
         self.session.state.positive = not self.session.state.positive
 
-    def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write the labels to a file that other programs read."""
-        self.session.save(path, overwrite=overwrite)
-
     def close(self, *_: Any) -> None:
         """End the session; layers stay in the viewer."""
         if self.closed:

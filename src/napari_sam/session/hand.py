@@ -58,7 +58,7 @@ class LazyPart(NDArrayOperatorsMixin):
 
     def __getattr__(self, name: str) -> Any:
         """Whatever else an array has."""
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
         return getattr(np.asarray(self), name)
 

@@ -185,12 +185,6 @@ class ObjectRecord:
         """What it takes to write the masks that are pending."""
         return tuple(LabelEdit(plane, region, self.object_id) for plane, region in self.pending.items())
 
-    def erasures(self) -> tuple[LabelEdit, ...]:
-        """What it takes to clear everything written: empty regions that replace what is there."""
-        return tuple(
-            LabelEdit(p, Region.empty(r.plane_shape), self.object_id) for p, r in self.written.items()
-        )
-
     def seed(self, plane: PlaneRef, marks: Marks) -> Region | Marks:
         """What a propagation starts from: the mask that the user has seen, else the marks."""
         prediction = self.predictions.get(plane)

@@ -87,24 +87,17 @@ class Writer:
         self._apply(changes)
         session.orders.submit(request, job)
 
-    def write(
-        self,
-        title: str,
-        edits: Sequence[LabelEdit],
-        changes: Sequence[Change] = (),
-        record: ObjectRecord | None = None,
-    ) -> None:
-        """Write edits of an object, the active one by default; with the changes they become one step."""
+    def write(self, title: str, edits: Sequence[LabelEdit]) -> None:
+        """Write edits of the active object, as one step."""
         session = self._session
         assert session.labels is not None
-        record = record or session.record
         request = ask.WriteLabels(
             labels=session.labels,
             edits=tuple(edits),
             policy=session.state.policy,
-            replaces=dict(record.written),
+            replaces=dict(session.record.written),
         )
-        self.order(title, request, changes)
+        self.order(title, request)
 
     # Undo and redo
 
