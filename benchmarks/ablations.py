@@ -41,7 +41,13 @@ CONFIGS["micro_smaller"] = replace(CONFIGS["micro"], name="micro_smaller", image
 
 def recipe(steps: int, threads: int, changes: dict[str, object]) -> TrainConfig:
     """The first stage's recipe, shortened."""
-    short = {"max_steps": steps, "stages": ((0.0, 96, 8),), "objects": 3, "rounds": (2, 3), "warm_start": 0.03}
+    short = {
+        "max_steps": steps,
+        "stages": ((0.0, 96, 8),),
+        "objects": 3,
+        "rounds": (2, 3),
+        "warm_start": 0.03,
+    }
     return replace(load_recipe("default"), threads=threads, workers=0, **short | changes)
 
 

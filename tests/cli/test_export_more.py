@@ -2,10 +2,12 @@
 
 import csv
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from napari_sam.io.properties import read_properties
 from napari_sam.io.save import save_labels
 
 
@@ -33,6 +35,16 @@ def test_table_takes_the_voxel_size_of_the_labels(call, labels_path, tmp_path):
     (first, _) = csv.DictReader((tmp_path / "t.csv").read_text().splitlines())
     assert float(first["volume"]) == int(first["voxels"]) * 0.5
     assert first["unit"] == "micrometer"
+
+
+def test_what_is_known_of_objects_goes_from_format_to_format(call, labels_path, tmp_path):
+    paths = [labels_path, *(tmp_path / name for name in ("a.ome.tif", "b.tif", "c.ome.zarr"))]
+    for first, second in pairwise(paths):
+        assert call("export", first, second)[0] == 0
+    assert call("export", paths[1], tmp_path / "c.json")[0] == 0
+    assert read_properties(paths[-1]) == {1: {"name": "left", "class": "cell"}, 2: {"name": "right"}}
+    coco = json.loads((tmp_path / "c.json").read_text())
+    assert [c["name"] for c in coco["categories"]] == ["object", "cell"]
 
 
 def test_coco_has_classes(call, labels_path, tmp_path):

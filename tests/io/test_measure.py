@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.measure import marching_cubes, mesh_surface_area, regionprops
 
 from napari_sam.errors import ExportError
+from napari_sam.io.label_source import label_source
 from napari_sam.io.measure import ObjectMeasures, iter_save_table, measure_objects
 from napari_sam.io.volume import open_volume
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume
@@ -53,6 +54,37 @@ def test_a_box_computed_by_hand():
     assert one.extent_zyx.tolist() == [8.0, 5.0, 1.5]
     assert not one.touches_border
     assert 0 < one.sphericity < 1
+
+
+def read_table(steps):
+    """The rows of a table, once it is written."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return list(csv.DictReader(end.value.read_text().splitlines()))
+
+
+def test_intensities_of_the_level_that_the_labels_are_as_large_as(tmp_path):
+    fine = np.arange(4 * 8 * 8, dtype=np.uint16).reshape(4, 8, 8)
+    image = open_volume([fine, fine[:, ::2, ::2]], axes="ZYX")
+    labels = np.zeros((4, 4, 4), np.uint8)
+    labels[1:3, 1, 2] = 1
+    source = label_source(labels)
+    (row,) = read_table(iter_save_table(source, tmp_path / "t.csv", image=image, image_level=1))
+    assert float(row["mean_intensity"]) == fine[1:3, 2, 4].mean()
+    with pytest.raises(ExportError, match="do not fit the image"):
+        next(iter_save_table(source, tmp_path / "u.csv", image=image))
+
+
+def test_intensities_of_a_tracked_volume(tmp_path):
+    movie = np.arange(5 * 6 * 7, dtype=np.uint16).reshape(5, 6, 7)
+    image = open_volume(movie, axes="TYX:T")
+    labels = np.zeros(movie.shape, np.uint8)
+    labels[2:4, 3, 1:3] = 1
+    rows = read_table(iter_save_table(labels, tmp_path / "t.csv", image=image))
+    assert [row["time"] for row in rows] == ["2", "3"]
+    assert [float(row["mean_intensity"]) for row in rows] == [movie[t, 3, 1:3].mean() for t in (2, 3)]
 
 
 def test_a_ball_is_round():

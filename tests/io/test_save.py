@@ -1,5 +1,8 @@
 """What is saved is what was given, at the same place, in the form asked for."""
 
+import re
+from xml.etree import ElementTree
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io import save_tiff
 from napari_sam.io.labels import create_labels
+from napari_sam.io.properties import OME, read_properties
 from napari_sam.io.save import SaveOptions, iter_save_labels, save_labels
 from napari_sam.io.volume import open_volume
 
@@ -174,8 +178,58 @@ def test_properties_and_colours(tmp_path):
 
 
 def test_what_tiff_cannot_keep_is_told(tmp_path):
-    with pytest.warns(InputWarning, match="no place for properties, translation"):
-        save_labels(blobs(), tmp_path / "a.tif", properties={1: {"a": 1}}, translate_zyx=(1, 0, 0))
+    with pytest.warns(InputWarning, match="no place for colors, translation"):
+        save_labels(blobs(), tmp_path / "a.tif", colors={1: (1.0, 0.0, 0.0)}, translate_zyx=(1, 0, 0))
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()
+)
+PROPERTIES = st.dictionaries(
+    st.integers(1, 2**32 - 1),
+    st.dictionaries(st.sampled_from(["name", "class", "predicted_iou", "größe <&>"]), VALUES),
+    min_size=1,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PROPERTIES, st.sampled_from(["a.ome.zarr", "a.ome.tif", "a.tif"]))
+def test_properties_come_back_as_they_were(tmp_path_factory, properties, name):
+    labels = np.ones((2, 3, 4), "u1")
+    path = save_labels(labels, tmp_path_factory.mktemp("p") / name, properties=properties)
+    assert read_properties(path) == properties
+    assert np.array_equal(read_all(path)[0][0], labels)
+
+
+def test_files_of_others_have_no_properties(tmp_path):
+    tifffile.imwrite(tmp_path / "a.ome.tif", blobs(), metadata={"axes": "ZYX"})
+    info = {"Properties": {"colour": "red"}, "Info": "{}"}
+    tifffile.imwrite(tmp_path / "a.tif", blobs().astype("u2"), imagej=True, metadata=info)
+    tifffile.imwrite(tmp_path / "b.tif", blobs())
+    assert [read_properties(tmp_path / name) for name in ("a.ome.tif", "a.tif", "b.tif")] == [{}, {}, {}]
+    assert read_properties(tmp_path / "notes.txt") == read_properties(None) == {}
+
+
+def test_annotations_stand_where_the_schema_of_ome_wants_them(tmp_path):
+    known = {3: {"name": "left", "class": "cell", "state": "reviewed", "doubt": 0.25}, 9: {"name": "0042"}}
+    path = save_labels(blobs(), tmp_path / "a.ome.tif", properties=known)
+    with tifffile.TiffFile(path) as tif:
+        root = ElementTree.fromstring(tif.ome_metadata)
+        assert tif.series[0].axes == "ZYX"
+    assert [local_name(one) for one in root] == ["Image", "StructuredAnnotations"]
+    references = root[0][1:]
+    assert [local_name(one) for one in root[0]] == ["Pixels", "AnnotationRef", "AnnotationRef"]
+    annotations = list(root[1])
+    assert {local_name(one) for one in annotations} == {"MapAnnotation"}
+    assert [one.get("ID") for one in annotations] == [one.get("ID") for one in references]
+    assert all(re.fullmatch(r"Annotation:\S+", one.get("ID")) for one in annotations)
+    texts = {entry.get("K"): entry.text for entry in annotations[0].iter(f"{{{OME}}}M")}
+    wanted = {"label-value": "3", "name": "left", "class": "cell", "state": "reviewed", "doubt": "0.25"}
+    assert texts == wanted
+
+
+def local_name(element):
+    return element.tag.removeprefix(f"{{{OME}}}")
 
 
 @pytest.mark.parametrize("ending", [".ome.zarr", ".ome.tif"])

@@ -177,7 +177,7 @@ def finish(user):
     user.correct(*LAST)
     user.note("finished")
     for name in ("leaf-labels.ome.zarr", "leaf-labels.ome.tif", "leaf-labels.tif"):
-        user.widget.controller.save(user.folder / name)
+        user.widget.session.save(user.folder / name)
         user.settle()
     assert user.session.close(timeout=20)
     user.viewer.close()

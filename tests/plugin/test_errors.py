@@ -57,7 +57,7 @@ def test_a_point_beside_the_image_is_explained(segment, wait):
 def test_a_file_that_exists_is_not_replaced_unasked(segment, wait, messages, tmp_path):
     widget = segment(ball_volume().image)
     (tmp_path / "labels.ome.tif").write_bytes(b"mine")
-    widget.controller.save(tmp_path / "labels.ome.tif")
+    widget.session.save(tmp_path / "labels.ome.tif")
     wait(widget)
     assert (tmp_path / "labels.ome.tif").read_bytes() == b"mine"
     assert any("exists" in message for _, message in messages)

@@ -78,7 +78,7 @@ def run_scenario(widget, qtbot, wait, path):
     session.undo()
     wait(widget)
     meter.phase = "save"
-    widget.controller.save(path)
+    widget.session.save(path)
     wait(widget)
     meter.stop()
     return meter

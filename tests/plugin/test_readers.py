@@ -55,6 +55,20 @@ def test_what_was_saved_lies_where_it_did(tmp_path, name):
     np.testing.assert_array_equal(layer.data[2], labels[2])
 
 
+@pytest.mark.parametrize("name", ["labels.ome.zarr", "labels.ome.tif", "labels.tif"])
+def test_labels_come_with_what_is_known_of_their_objects(tmp_path, name):
+    labels = (IMAGE > 100).astype(np.uint16) * 7
+    labels[0, 0, 0] = 2
+    known = {7: {"name": "left", "predicted_iou": 0.9}, 2: {"name": "42"}}
+    save_labels(labels, tmp_path / name, properties=known, spacing_zyx=SPACING)
+    layer = read(tmp_path / name)
+    assert isinstance(layer, Labels)
+    rows = layer.features.set_index("index")
+    assert rows.loc[[2, 7], "name"].tolist() == ["42", "left"]
+    assert rows.loc[7, "predicted_iou"] == 0.9
+    gc.collect()
+
+
 def test_only_a_single_zarr_or_tiff_is_taken(tmp_path):
     (tmp_path / "empty.zarr").mkdir()
     assert get_reader(str(tmp_path / "empty.zarr")) is None

@@ -58,7 +58,7 @@ def test_click_keep_propagate_undo_save(segment, wait, tmp_path):
     wait(widget)
 
     path = tmp_path / "labels.ome.zarr"
-    widget.controller.save(path)
+    widget.session.save(path)
     wait(widget)
     volume = open_volume(path)
     np.testing.assert_allclose(volume.spacing_zyx, (2.0, 0.5, 0.5))

@@ -7,8 +7,7 @@ import pytest
 import zarr
 
 from napari_sam.core.planes import PlaneRef, Region
-from napari_sam.io.label_source import label_properties
-from napari_sam.io.volume import open_volume
+from napari_sam.io.properties import read_properties
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectState
 from napari_sam.testing.fakes import ArrayVolume
@@ -351,13 +350,15 @@ def test_saved_labels_tell_of_their_objects(two, tmp_path):
     two.session.editing.classify(1, "nucleus")
     two.session.editing.colour(2, (1.0, 0.5, 0.0))
     two.session.save(tmp_path / "balls.ome.zarr")
+    two.session.save(tmp_path / "balls.ome.tif")
     two.session.save(tmp_path / "balls.tif")
     two.settle()
     assert not two.errors
-    with open_volume(tmp_path / "balls.ome.zarr") as saved:
-        known = label_properties(saved)
-    assert (known[1]["name"], known[1]["class"], known[1]["state"]) == ("left", "nucleus", "propagated")
-    assert "name" not in known[2]
+    for name in ("balls.ome.zarr", "balls.ome.tif", "balls.tif"):
+        known = read_properties(tmp_path / name)
+        assert (known[1]["name"], known[1]["class"], known[1]["state"]) == ("left", "nucleus", "propagated")
+        assert known[1]["predicted_iou"] == two.session.objects[1].summary.predicted_iou
+        assert "name" not in known[2]
     entry = zarr.open_group(tmp_path / "balls.ome.zarr", mode="r").attrs["ome"]["image-label"]
     assert entry["colors"] == [{"label-value": 2, "rgba": [255, 128, 0, 255]}]
 

@@ -47,6 +47,28 @@ def test_any_index_writes_what_numpy_writes_and_tells_all_of_it(edit):
     np.testing.assert_array_equal(again.array, before)
 
 
+def test_one_plane_is_an_array_that_is_read_when_somebody_looks():
+    reads = []
+
+    class Counting(np.ndarray):
+        def __getitem__(self, index):
+            reads.append(index)
+            return np.asarray(self)[index]
+
+    array = np.random.default_rng(0).integers(0, 3, (3, 6, 7)).astype(np.uint16)
+    plane = EditableLabels(LabelArray(array.view(Counting)), lambda delta: None)[1]
+    assert (plane.dtype, plane.shape, plane.ndim, len(plane)) == (np.uint16, (6, 7), 2, 6)
+    assert reads == []
+    np.testing.assert_array_equal(plane, array[1])
+    np.testing.assert_array_equal(plane == 2, array[1] == 2)
+    np.testing.assert_array_equal(3 * plane + 1, 3 * array[1] + 1)
+    np.testing.assert_array_equal(plane[2:, 3], array[1, 2:, 3])
+    assert (plane.max(), plane.sum()) == (array[1].max(), array[1].sum())
+    assert set(reads) == {1}
+    with pytest.raises(IndexError, match="index 3 is not there"):
+        EditableLabels(LabelArray(array), lambda delta: None)[3]
+
+
 def test_the_number_of_a_painted_object_that_was_deleted_is_not_given_again(desk):
     desk.session.object(1)
     desk.session.hand.editable()[3, 4:8, 4:8] = 1

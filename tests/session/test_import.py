@@ -8,7 +8,8 @@ import pytest
 from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import SessionError
 from napari_sam.io.volume import open_volume
-from napari_sam.session import object_jobs
+from napari_sam.session import labels as session_labels
+from napari_sam.session import many, object_jobs
 from napari_sam.session.marks import Marks
 from napari_sam.session.recovery import recover
 from napari_sam.session.replay import replay
@@ -225,7 +226,9 @@ def test_planes_too_large_to_be_read_at_once_and_time_points(tmp_path, monkeypat
     assert desk.session.close(timeout=20)
 
 
-def test_objects_that_are_being_made_of_labels_are_not_left_in_parts(desk):
+def test_objects_that_are_being_made_of_labels_are_not_left_in_parts(desk, monkeypatch):
+    monkeypatch.setattr(many, "BATCH_S", 0.0)
+    monkeypatch.setattr(session_labels, "RUN_CHANGES", 1)
     copy(desk)
     desk.session.show(PlaneRef(0, 3))
     before, append, changes = desk.labels, desk.session.journal.append, []

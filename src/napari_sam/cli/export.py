@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +10,7 @@ import typer
 from napari_sam.cli import options as o
 
 if TYPE_CHECKING:
-    from napari_sam.io.volume import Volume
-
-MESH_KINDS = ("obj", "stl")
+    from napari_sam.io.meshes import MeshFormat
 
 
 def export(  # noqa: PLR0913  (one parameter an option of the command line)
@@ -53,32 +50,33 @@ def export(  # noqa: PLR0913  (one parameter an option of the command line)
 
     Example:  napari-sam export nuclei.ome.zarr meshes --meshes stl
     """
+    from napari_sam.io.export import ExportOptions, iter_export
+    from napari_sam.io.save import SaveOptions
     from napari_sam.io.volume import open_volume
 
     like = None if image is None else open_volume(image.expanduser().absolute())
-    target, wanted = output.expanduser(), parse_objects(objects)
-    kind = parse_meshes(meshes, target)
+    options = ExportOptions(
+        SaveOptions(overwrite=overwrite, ome_zarr_version=ome_zarr_version),
+        image=like,
+        axis=o.parse_axis(axis),
+        meshes=parse_meshes(meshes),
+        objects=parse_objects(objects),
+    )
     # Labels leave out chunks that are background all over.
     with open_volume(labels.expanduser().absolute(), axes, missing_chunks="fill") as source:
-        if kind is not None:
-            steps = _mesh_steps(source, target, like, (wanted, kind, overwrite))
-        elif target.suffix.lower() in (".csv", ".json"):
-            steps = _table_steps(source, target, like, (o.parse_axis(axis), overwrite))
-        else:
-            steps = _label_steps(source, target, like, (ome_zarr_version, overwrite))
-        for _ in o.progress(steps, None, "export", "step"):
+        for _ in o.progress(iter_export(source, output, like, options), None, "export", "step"):
             pass
     typer.echo(f"saved {output}")
 
 
-def parse_meshes(meshes: str | None, target: Path) -> str | None:
-    """The kind of mesh file that is asked for, None if no meshes are."""
-    ending = target.suffix.lower()[1:]
-    if meshes is not None and meshes.lower() not in MESH_KINDS:
-        raise typer.BadParameter(f"--meshes must be obj or stl, got {meshes!r}")
-    if meshes is not None:
-        return meshes.lower()
-    return ending if ending in MESH_KINDS else None
+def parse_meshes(text: str | None) -> MeshFormat | None:
+    """The kind of mesh file for a folder of them, None if none are asked for."""
+    from napari_sam.io.meshes import MeshFormat
+
+    try:
+        return None if text is None else MeshFormat(text.lower())
+    except ValueError as error:
+        raise typer.BadParameter(f"--meshes must be obj or stl, got {text!r}") from error
 
 
 def parse_objects(text: str | None) -> list[int] | None:
@@ -87,40 +85,3 @@ def parse_objects(text: str | None) -> list[int] | None:
         return None if text is None else [int(one) for one in text.split(",")]
     except ValueError as error:
         raise typer.BadParameter(f"--object must be labels with commas, as 3,7; got {text!r}") from error
-
-
-def _label_steps(
-    source: Volume, target: Path, like: Volume | None, rest: tuple[str, bool]
-) -> Iterator[tuple[int, int]]:
-    from napari_sam.io.save import SaveOptions, iter_save_labels
-
-    version, overwrite = rest
-    return iter_save_labels(source, target, like, SaveOptions(overwrite=overwrite, ome_zarr_version=version))
-
-
-def _table_steps(
-    source: Volume, target: Path, like: Volume | None, rest: tuple[int, bool]
-) -> Iterator[tuple[int, int]]:
-    from napari_sam.io.coco import CocoOptions, iter_save_coco
-    from napari_sam.io.label_source import label_properties
-    from napari_sam.io.measure import iter_save_table
-
-    axis, overwrite = rest
-    known = label_properties(source)
-    if target.suffix.lower() == ".csv":
-        return iter_save_table(source, target, image=like, properties=known, overwrite=overwrite)
-    texts = {
-        key: {label: str(values[key]) for label, values in known.items() if values.get(key)}
-        for key in ("class", "name")
-    }
-    options = CocoOptions(axis, classes=texts["class"], names=texts["name"], overwrite=overwrite)
-    return iter_save_coco(source, target, like, options)
-
-
-def _mesh_steps(
-    source: Volume, target: Path, like: Volume | None, rest: tuple[list[int] | None, str, bool]
-) -> Iterator[tuple[int, int]]:
-    from napari_sam.io.meshes import MeshFormat, MeshOptions, iter_save_mesh
-
-    objects, kind, overwrite = rest
-    return iter_save_mesh(source, target, like, MeshOptions(objects, 0, MeshFormat(kind), overwrite))

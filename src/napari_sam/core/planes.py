@@ -92,12 +92,17 @@ class Region(ArrayValue):
     def from_mask(cls, mask: Any) -> Region:
         """Bound a full (H, W) mask by its tight box; an empty mask has an empty box."""
         mask = np.asarray(mask, bool)
+        return cls.from_part((int(mask.shape[0]), int(mask.shape[1])), (0, 0), mask)
+
+    @classmethod
+    def from_part(cls, plane_shape: Shape2D, corner_yx: tuple[int, int], mask: BoolArray) -> Region:
+        """Bound an (h, w) mask, whose first pixel lies at `corner_yx` in its plane, by its tight box."""
         rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        shape = (int(mask.shape[0]), int(mask.shape[1]))
         if not len(rows):
-            return cls.empty(shape)
+            return cls.empty(plane_shape)
         y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1
-        return cls(shape, (y0, x0, y1, x1), mask[y0:y1, x0:x1])
+        top, left = corner_yx
+        return cls(plane_shape, (top + y0, left + x0, top + y1, left + x1), mask[y0:y1, x0:x1])
 
     @property
     def slices(self) -> tuple[slice, slice]:

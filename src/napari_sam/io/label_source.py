@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import ExportError
 from napari_sam.io.axes import exchange_time
-from napari_sam.io.readers.ome_zarr import is_zarr, ome_attributes
 from napari_sam.io.readers.pixels import Triple
 from napari_sam.io.stored import stored_parts
 from napari_sam.io.volume import Volume, open_volume
@@ -129,8 +127,8 @@ def label_source(
 
     Parameters
     ----------
-    labels : array or Volume
-        numpy, dask or zarr array with axes YX, ZYX or TZYX, or an opened volume of labels.
+    labels : array, Volume or LabelSource
+        numpy, dask or zarr array with axes YX, ZYX or TZYX, or an opened volume of labels; a source is returned as it is.
     like : VolumeLike, optional
         The image they belong to; says where they are, and is checked to have the same shape.
     axes : str, optional
@@ -143,6 +141,8 @@ def label_source(
     ExportError
         If these are no labels, or they do not fit `like`.
     """
+    if isinstance(labels, LabelSource):
+        return labels
     if like is not None and axes is None and not isinstance(labels, Volume):
         own = own_axes(like, np.ndim(labels), like.spacing_zyx)
         axes = own.pop("axes", None)
@@ -150,7 +150,7 @@ def label_source(
     volume = labels if isinstance(labels, Volume) else _as_volume(labels, axes)
     _check_labels(volume)
     if like is not None:
-        _check_shape(volume, like)
+        check_shape(volume, like)
     origin = like if like is not None else volume
     where = {
         name: given[name] if given.get(name) is not None else getattr(origin, name)
@@ -187,20 +187,6 @@ def own_axes(volume: VolumeLike, ndim: int, spacing_zyx: Sequence[float]) -> dic
     return {"axes": exchange_time("TZYX"[-ndim:]), "spacing_zyx": spacing, "time_step": step}
 
 
-def label_properties(volume: Volume) -> dict[int, dict[str, Any]]:
-    """What an OME-Zarr label image says about its objects, by label; nothing for other files."""
-    if volume.source is None or not is_zarr(Path(volume.source)):
-        return {}
-    node = zarr.open(volume.source, mode="r")
-    entry = ome_attributes(node).get("image-label") if isinstance(node, zarr.Group) else None
-    rows = entry.get("properties") if isinstance(entry, dict) else None
-    found = {}
-    for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, dict) and isinstance(row.get("label-value"), int):
-            found[row["label-value"]] = {k: v for k, v in row.items() if k != "label-value"}
-    return found
-
-
 def _as_volume(labels: Any, axes: str | None) -> Volume:
     shape = getattr(labels, "shape", None)
     if shape is None or not hasattr(labels, "dtype"):
@@ -223,9 +209,10 @@ def _check_labels(volume: Volume) -> None:
         raise ExportError(f"labels have no channels, got {volume.n_channels} in {volume!r}")
 
 
-def _check_shape(volume: Volume, like: VolumeLike) -> None:
+def check_shape(volume: Volume, like: VolumeLike, level: int = 0) -> None:
+    """Raise ExportError if labels are not as large as a level of an image."""
     ours = (volume.n_time, *volume.shape_zyx())
-    theirs = (like.n_time, *like.shape_zyx())
+    theirs = (like.n_time, *like.shape_zyx(level))
     if getattr(like, "is_tracked", False):
         theirs = (theirs[1], theirs[0], *theirs[2:])
     if ours != theirs:

@@ -23,7 +23,7 @@ from napari_sam.core.arrays import Array, FloatArray
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.io.atomic import check_new, replacing
-from napari_sam.io.label_source import LabelSource, label_source
+from napari_sam.io.label_source import LabelSource, check_shape, label_source
 
 Progress = Generator[tuple[int, int], None, Path]
 
@@ -136,9 +136,11 @@ def measure_objects(
 
 
 def iter_measures(
-    source: LabelSource, image: VolumeLike | None = None
+    source: LabelSource, image: VolumeLike | None = None, image_level: int = 0
 ) -> Iterator[ObjectMeasures | tuple[int, int]]:
     """Yield (done, total) after each plane, and at the end of a time point what was measured in it.
+
+    Intensities are those of `image` at the level that the labels are as large as.
 
     Raises
     ------
@@ -146,15 +148,21 @@ def iter_measures(
         At a negative label; the image does not fit the labels.
     """
     if image is not None:
-        label_source(source.volume, image)
+        check_shape(source.volume, image, image_level)
     n_time, n_z = source.shape[:2]
     sums = _Sums(source, image)
     for done, (time, z, plane) in enumerate(source.planes(), 1):
-        sums.add(plane, z, None if image is None else image.read_plane(PlaneRef(0, z, 0, time)))
+        sums.add(plane, z, None if image is None else _read_image(image, z, image_level, time))
         yield done, n_time * n_z
         if z == n_z - 1:
             yield from sums.results(time)
             sums = _Sums(source, image)
+
+
+def _read_image(image: VolumeLike, z: int, level: int, time: int) -> Array:
+    """A plane along Z; of a tracked volume, which counts time points where others count planes, as well."""
+    index, moment = (time, z) if getattr(image, "is_tracked", False) else (z, time)
+    return image.read_plane(PlaneRef(0, index, level, moment))
 
 
 def iter_save_table(
@@ -163,6 +171,7 @@ def iter_save_table(
     like: VolumeLike | None = None,
     *,
     image: VolumeLike | None = None,
+    image_level: int = 0,
     properties: Mapping[int, Mapping[str, Any]] | None = None,
     overwrite: bool = False,
 ) -> Progress:
@@ -174,6 +183,8 @@ def iter_save_table(
         As `measure_objects` takes them.
     path : path
         Ends in .csv.
+    image_level : int
+        The image's multiscale level that the labels are as large as.
     properties : mapping of int to mapping, optional
         Further columns by label, such as name and class; they come first.
     overwrite : bool
@@ -189,7 +200,7 @@ def iter_save_table(
     check_new(target, overwrite)
     source = label_source(labels, like if like is not None else image)
     rows = []
-    for one in iter_measures(source, image):
+    for one in iter_measures(source, image, image_level):
         if isinstance(one, ObjectMeasures):
             own = {k: v for k, v in (properties or {}).get(one.label, {}).items() if k != "label"}
             rows.append({"label": one.label, **own, **one.row(), "unit": source.unit or "voxel"})

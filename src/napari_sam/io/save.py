@@ -91,7 +91,7 @@ def save_labels(  # noqa: PLR0913  (the one public door; inside, the options tra
     overwrite : bool
         Replace labels that are there. An image is never replaced.
     properties : mapping of int to mapping, optional
-        Values of each object, kept in OME-Zarr.
+        Values of each object.
     colors : mapping of int to RGB or RGBA, optional
         Colour of each object, kept in OME-Zarr: integers 0 to 255, or real numbers 0 to 1.
     ome_zarr_version : {"0.5", "0.4"}
@@ -148,16 +148,7 @@ def iter_save_labels(
     """
     options = options or SaveOptions()
     target = Path(path).expanduser()
-    unit = None if options.unit is None else parse_unit(options.unit)
-    source = label_source(
-        labels,
-        like,
-        options.axes,
-        spacing_zyx=options.spacing_zyx,
-        translate_zyx=options.translate_zyx,
-        unit=unit,
-        time_step=options.time_step,
-    )
+    source = source_of(labels, like, options)
     if options.ome_zarr_version not in VERSIONS:
         raise ExportError(f"OME-Zarr {options.ome_zarr_version!r} is not written; choose '0.5' or '0.4'")
     image = _image_of(target, options)
@@ -166,12 +157,25 @@ def iter_save_labels(
     _check_target(target, source, like, options)
     if _is_tiff(target):
         _warn_of_loss(source, options)
-        yield from iter_save_tiff(source, target, options.name or _stem(target))
+        yield from iter_save_tiff(source, target, options.name or _stem(target), options.properties or {})
     else:
         entry = image_label_entry(options.properties, options.colors)
         plan = plan_alone(source, options.ome_zarr_version, options.name or _stem(target), entry)
         yield from iter_save_zarr(source, target, plan)
     return target
+
+
+def source_of(labels: Any, like: VolumeLike | None, options: SaveOptions) -> LabelSource:
+    """Look at labels as the options say where they lie; errors as `label_source`."""
+    return label_source(
+        labels,
+        like,
+        options.axes,
+        spacing_zyx=options.spacing_zyx,
+        translate_zyx=options.translate_zyx,
+        unit=None if options.unit is None else parse_unit(options.unit),
+        time_step=options.time_step,
+    )
 
 
 def _is_tiff(target: Path) -> bool:
@@ -261,8 +265,7 @@ def _check_replaceable(target: Path) -> None:
 
 def _warn_of_loss(source: LabelSource, options: SaveOptions) -> None:
     """Say what a TIFF has no place for."""
-    lost = [name for name in ("properties", "colors") if getattr(options, name)]
-    lost += ["translation"] * any(source.translate_zyx)
+    lost = ["colors"] * bool(options.colors) + ["translation"] * any(source.translate_zyx)
     if lost:
         warnings.warn(
             f"a TIFF has no place for {', '.join(lost)}; save as .ome.zarr to keep them",

@@ -15,18 +15,20 @@ from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io.atomic import replacing
 from napari_sam.io.label_source import LabelSource
 from napari_sam.io.labels import smallest_label_dtype
+from napari_sam.io.properties import OME, Properties, add_annotations, imagej_properties
 from napari_sam.io.units import SYMBOLS
 
-_NAMESPACE = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-_SCHEMA = f"{_NAMESPACE} {_NAMESPACE}/ome.xsd"
+_SCHEMA = f"{OME} {OME}/ome.xsd"
 _CLASSIC_LIMIT = 2**32 - 2**25
 """Bytes that a TIFF with 32 bit offsets holds, less room for its directories."""
 
 _SECONDS = {"second": "s", "millisecond": "ms", "microsecond": "µs", "minute": "min", "hour": "h", "day": "d"}
 
 
-def iter_save_tiff(source: LabelSource, path: Path, name: str) -> Iterator[tuple[int, int]]:
-    """Write labels to a TIFF file; yield how many of how many steps are done.
+def iter_save_tiff(
+    source: LabelSource, path: Path, name: str, properties: Properties
+) -> Iterator[tuple[int, int]]:
+    """Write labels to a TIFF file, with properties of the objects; yield how many of how many steps are done.
 
     The planes are read twice: to find the largest id, which decides the type, and to write them.
 
@@ -43,16 +45,20 @@ def iter_save_tiff(source: LabelSource, path: Path, name: str) -> Iterator[tuple
     dtype = _dtype(largest, path)
     big = source.n_planes * source.shape[2] * source.shape[3] * dtype.itemsize > _CLASSIC_LIMIT
     as_ome = ".ome." in path.name.lower() or dtype.itemsize > 2 or big
-    options = _ome_options(source, dtype, name) if as_ome else _imagej_options(source, largest)
+    if as_ome:
+        first: dict[str, Any] = {"description": ome_xml(source, dtype, name, properties).encode("utf-8")}
+    else:
+        tags = tifffile.imagej_metadata_tag(imagej_properties(properties), "<")
+        first = {"description": _imagej_description(source, largest), "extratags": tags}
     with replacing(path) as beside:
-        yield from _write(beside, source, dtype, big, options)
+        yield from _write(beside, source, dtype, big, first)
 
 
 def _write(
-    beside: Path, source: LabelSource, dtype: np.dtype[Any], big: bool, options: dict[str, Any]
+    beside: Path, source: LabelSource, dtype: np.dtype[Any], big: bool, first: dict[str, Any]
 ) -> Iterator[tuple[int, int]]:
-    description = options.pop("description")
-    with tifffile.TiffWriter(beside, bigtiff=big) as tif:
+    """Write the pages; `first` are tags of the first one alone."""
+    with tifffile.TiffWriter(beside, bigtiff=big, byteorder="<") as tif:
         for written, (_, _, plane) in enumerate(source.planes()):
             tif.write(
                 plane.astype(dtype),
@@ -60,9 +66,9 @@ def _write(
                 compression="zlib",
                 metadata=None,
                 contiguous=False,
-                description=description if written == 0 else None,
                 software="napari-sam",
-                **options,
+                **_resolution(source),
+                **(first if written == 0 else {}),
             )
             yield source.n_planes + written + 1, 2 * source.n_planes
 
@@ -78,17 +84,13 @@ def _dtype(largest: int, path: Path) -> np.dtype[Any]:
     return dtype
 
 
-def _ome_options(source: LabelSource, dtype: np.dtype[Any], name: str) -> dict[str, Any]:
-    return {"description": ome_xml(source, dtype, name).encode("utf-8"), **_resolution(source)}
-
-
 def _resolution(source: LabelSource) -> dict[str, Any]:
     """Tags that count pixels per unit, as ImageJ and viewers without OME read them."""
     _, y, x = source.spacing_zyx
     return {"resolution": (1 / x, 1 / y), "resolutionunit": "NONE"}
 
 
-def _imagej_options(source: LabelSource, largest: int) -> dict[str, Any]:
+def _imagej_description(source: LabelSource, largest: int) -> str:
     n_time, n_z = source.shape[:2]
     lines = ["ImageJ=1.11a", f"images={n_time * n_z}"]
     lines += [f"slices={n_z}"] * (n_z > 1) + [f"frames={n_time}"] * (n_time > 1)
@@ -99,10 +101,10 @@ def _imagej_options(source: LabelSource, largest: int) -> dict[str, Any]:
     if source.time_unit == "second":
         lines.append(f"finterval={source.time_step!r}")
     lines += ["loop=false", "min=0.0", f"max={float(max(largest, 1))}"]
-    return {"description": "\n".join(lines) + "\n", **_resolution(source)}
+    return "\n".join(lines) + "\n"
 
 
-def ome_xml(source: LabelSource, dtype: np.dtype[Any], name: str) -> str:
+def ome_xml(source: LabelSource, dtype: np.dtype[Any], name: str, properties: Properties) -> str:
     """OME-XML (schema 2016-06) of one image whose planes follow each other, Z fastest, then T."""
     n_time, n_z, n_y, n_x = source.shape
     sizes = dict(zip("ZYX", source.spacing_zyx, strict=True))
@@ -123,7 +125,7 @@ def ome_xml(source: LabelSource, dtype: np.dtype[Any], name: str) -> str:
     root = ElementTree.Element(
         "OME",
         {
-            "xmlns": _NAMESPACE,
+            "xmlns": OME,
             "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
             "xsi:schemaLocation": _SCHEMA,
             "Creator": "napari-sam",
@@ -135,4 +137,5 @@ def ome_xml(source: LabelSource, dtype: np.dtype[Any], name: str) -> str:
         element, "Channel", {"ID": "Channel:0:0", "SamplesPerPixel": "1", "Name": "labels"}
     )
     ElementTree.SubElement(element, "TiffData", {"IFD": "0", "PlaneCount": str(source.n_planes)})
+    add_annotations(root, image, properties)
     return '<?xml version="1.0" encoding="UTF-8"?>' + ElementTree.tostring(root, encoding="unicode")

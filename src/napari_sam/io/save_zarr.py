@@ -24,6 +24,7 @@ from zarr.storage import LocalStore
 from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io.atomic import replace_text, replacing
 from napari_sam.io.label_source import LabelPart, LabelSource
+from napari_sam.io.properties import property_rows
 from napari_sam.io.readers.ome_zarr import ome_attributes
 
 SMALLEST_SIDE = 256
@@ -213,10 +214,7 @@ def image_label_entry(
     if colors:
         entry["colors"] = [{"label-value": int(i), "rgba": _rgba(i, c)} for i, c in sorted(colors.items())]
     if properties:
-        entry["properties"] = [
-            {"label-value": int(i), **{str(k): _plain(v) for k, v in values.items()}}
-            for i, values in sorted(properties.items())
-        ]
+        entry["properties"] = property_rows(properties)
     return entry
 
 
@@ -228,15 +226,6 @@ def _rgba(object_id: int, color: Sequence[float]) -> list[int]:
     if whole.min() < 0 or whole.max() > 255:
         raise ExportError(f"colour {color!r} of object {object_id} must be integers 0 to 255 or reals 0 to 1")
     return [int(v) for v in whole] + [255] * (4 - len(values))
-
-
-def _plain(value: Any) -> Any:
-    plain = value.item() if isinstance(value, np.generic) else value
-    try:
-        json.dumps(plain, allow_nan=False)
-    except (TypeError, ValueError):
-        return str(plain)
-    return plain
 
 
 def _level_steps(source: LabelSource) -> list[tuple[int, int, int]]:

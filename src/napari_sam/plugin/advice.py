@@ -36,7 +36,8 @@ def _running(session: Session) -> str:
         )
     if isinstance(job.request, Propagate | SaveLabels):
         count = f" ({job.text})" if job.total else ""
-        return f"{job.title}{count} … {shown('cancel')} cancels; what is done stays."
+        left = "no half of a file is left" if isinstance(job.request, SaveLabels) else "what is done stays"
+        return f"{job.title}{count} … {shown('cancel')} cancels; {left}."
     return f"{job.title} …"
 
 

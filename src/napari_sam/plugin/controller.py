@@ -276,10 +276,6 @@ class SegmentController:
         """Change what the next point means."""
         self.session.state.positive = not self.session.state.positive
 
-    def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write the labels to a file that other programs read."""
-        self.session.save(path, overwrite=overwrite)
-
     def close(self, *_: Any) -> None:
         """End the session; layers stay in the viewer."""
         if self.closed:
@@ -438,7 +434,7 @@ class SegmentController:
             self.choose_image(*self._chosen)
 
     def _on_saved(self, path: Path) -> None:
-        show_info(f"Saved the labels to {path}")
+        show_info(f"Saved {path}")
 
 
 def _cut(preview: Any, redraw: Redraw) -> Any:

@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from threading import Lock
 
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
+
+TURN_S = 0.01
+"""Seconds."""
 
 
 class QtDispatcher(QObject):  # type: ignore[misc]
     """Runs functions on the thread that made it, in order, as its event loop gets to them.
 
-    Calling it is safe on any thread and returns at once.
+    Calling it is safe on any thread and returns at once. However many functions wait, the event loop has a turn for the
+    mouse, the keyboard and the screen after every `TURN_S` of them.
     """
 
-    called = Signal(object)
+    called = Signal()
 
     def __init__(self) -> None:
         super().__init__()
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._lock = Lock()
+        self._is_woken = False
         self.called.connect(self._run, Qt.ConnectionType.QueuedConnection)
 
     def __call__(self, function: Callable[[], None]) -> None:
         """Have a function run soon."""
-        self.called.emit(function)
+        with self._lock:
+            self._waiting.append(function)
+            wake, self._is_woken = not self._is_woken, True
+        if wake:
+            self.called.emit()
 
-    def _run(self, function: Callable[[], None]) -> None:
-        function()
+    def _run(self) -> None:
+        end = time.monotonic() + TURN_S
+        try:
+            while self._waiting and time.monotonic() < end:
+                self._waiting.popleft()()
+        finally:
+            with self._lock:
+                self._is_woken = bool(self._waiting)
+            if self._is_woken:
+                QTimer.singleShot(0, self._run)
 
 
 class Soon:

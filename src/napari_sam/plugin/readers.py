@@ -10,6 +10,7 @@ from typing import Any
 from npe2 import PluginManager
 
 from napari_sam.io.axes import CHANNELS
+from napari_sam.io.properties import Properties, read_properties
 from napari_sam.io.readers.ome_zarr import is_label_image, is_zarr
 from napari_sam.io.readers.tiff import SUFFIXES
 from napari_sam.io.volume import Volume, open_volume
@@ -30,6 +31,8 @@ def get_reader(path: str | list[str]) -> Callable[[str | list[str]], list[LayerD
 def read_layers(path: str | list[str]) -> list[LayerData]:
     """Open an image, or labels that stand alone, lazily as one layer with all its levels.
 
+    Labels bring what is known about their objects, as features of the layer. A TIFF that knows objects holds labels.
+
     Raises
     ------
     VolumeError
@@ -40,9 +43,11 @@ def read_layers(path: str | list[str]) -> list[LayerData]:
     levels = list(volume.levels)
     weakref.finalize(levels[0], volume.close)  # the file stays open as long as the layer has its pixels
     data = levels if len(levels) > 1 else levels[0]
-    kind = "labels" if is_label_image(place) else "image"
+    known = read_properties(place)
+    kind = "labels" if known or is_label_image(place) else "image"
     attributes = {"name": _name(place), "multiscale": len(levels) > 1, **_geometry(volume)}
-    return [(data, attributes | ({"rgb": volume.is_rgb} if kind == "image" else {}), kind)]
+    more = {"rgb": volume.is_rgb} if kind == "image" else {"features": _features(known)}
+    return [(data, attributes | more, kind)]
 
 
 def reader_for(path: str | Path) -> str:
@@ -50,6 +55,13 @@ def reader_for(path: str | Path) -> str:
     manager = PluginManager.instance()
     found = {reader.plugin_name for reader in manager.iter_compatible_readers([str(path)])}
     return PLUGIN if PLUGIN in found else "napari"
+
+
+def _features(known: Properties) -> dict[str, list[Any]]:
+    """A column for the labels, as napari names it, and one for each property that any of them has."""
+    names = dict.fromkeys(name for values in known.values() for name in values if name != "index")
+    columns = {name: [values.get(name) for values in known.values()] for name in names}
+    return {"index": list(known), **columns}
 
 
 def _geometry(volume: Volume) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QButtonGroup,
     QFileDialog,
     QLabel,
-    QMessageBox,
     QProgressBar,
     QPushButton,
     QSpinBox,
@@ -29,6 +28,7 @@ from napari_sam.plugin.models import model_details
 from napari_sam.plugin.objects import ObjectTable
 from napari_sam.plugin.parts import Form, allow, button, choice, dot, fill, quiet, row, scrolling, section
 from napari_sam.plugin.reopening import SessionOffer
+from napari_sam.plugin.saving import SaveButtons
 from napari_sam.plugin.space import axes_choices, axes_text
 from napari_sam.plugin.strip import PlaneStrip
 from napari_sam.propagation.settings import Direction
@@ -119,7 +119,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.open_button = button(
             "Open session …", "Go on with the work in a session folder.", self._open_session
         )
-        layout.addWidget(row(self._save_button(), self.open_button))
+        self.save_buttons = SaveButtons(self.session, lambda: self.object_list.selected_ids)
+        layout.addWidget(row(self.save_buttons, self.open_button))
         layout.addStretch(1)
 
     def _image_form(self) -> Form:
@@ -271,10 +272,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.progress_row.setSizePolicy(policy)
         return self.progress_row
 
-    def _save_button(self) -> QPushButton:
-        self.save_button = button("Save labels …", "Write OME-Zarr or OME-TIFF.", self._save)
-        return self.save_button
-
     # What is pressed
 
     def _follow_layers(self) -> None:
@@ -365,17 +362,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
     def _go_to_plane(self, index: int) -> None:
         self.controller.go_to_plane(index)
 
-    def _save(self) -> None:
-        chosen, _ = QFileDialog.getSaveFileName(
-            self,
-            "Save labels",
-            str(Path.home() / "labels.ome.zarr"),
-            "OME-Zarr (*.ome.zarr);;OME-TIFF (*.ome.tif);;TIFF (*.tif)",
-            options=QFileDialog.Option.DontConfirmOverwrite,
-        )
-        if chosen and self._may_write(Path(chosen)):
-            self.controller.save(chosen, overwrite=Path(chosen).exists())
-
     def _offer(self, infos: Any) -> None:
         self.offer.show_sessions(infos)
 
@@ -410,12 +396,6 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
                     box.setValue(value)
         self._choose_range()
         self.refresh()
-
-    def _may_write(self, path: Path) -> bool:
-        if not path.exists():
-            return True
-        answer = QMessageBox.question(self, "Save labels", f"{path.name} exists. Replace it?")
-        return bool(answer == QMessageBox.StandardButton.Yes)
 
     def closeEvent(self, event: Any) -> None:
         """End the session with its window."""
@@ -471,7 +451,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         allow(self.clear_button, None if not record.marks.is_empty else "there are no prompts")
         waiting = resolved.propagate_blocked if isinstance(resolved, ResolvedSession) else resolved
         allow(self.propagate_button, waiting.reason if waiting else None)
-        allow(self.save_button, None if session.labels is not None else "there are no labels yet")
+        self.save_buttons.refresh()
 
     def _show_planes(self, resolved: ResolvedSession | Blocked) -> None:
         self.planes_section.setVisible(isinstance(resolved, Blocked) or self._axis_size() > 1)

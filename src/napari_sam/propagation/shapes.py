@@ -70,8 +70,4 @@ def _placed(inside: BoolArray, box: BoxYXYX, plane_shape: tuple[int, int]) -> Re
     y0, x0 = max(0, box[0]), max(0, box[1])
     y1, x1 = max(y0, min(height, box[2])), max(x0, min(width, box[3]))
     crop = inside[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
-    tight = Region.from_mask(crop)
-    top, left, bottom, right = tight.box_yxyx
-    if not tight.area:
-        return Region(plane_shape, (0, 0, 0, 0), tight.crop)
-    return Region(plane_shape, (top + y0, left + x0, bottom + y0, right + x0), tight.crop)
+    return Region.from_part(plane_shape, (y0, x0), crop)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.results import EncodeEvent, MaskPrediction
 from napari_sam.session import requests as ask
-from napari_sam.session.engine import Computed, ImageChanged, Weights, Written
+from napari_sam.session.codec import encode
+from napari_sam.session.engine import Computed, ImageChanged, Weights
 from napari_sam.session.history import Writing
 from napari_sam.session.labels import LabelArray
+from napari_sam.session.made import ContrastUsed
+from napari_sam.session.many import Batch, Written
 from napari_sam.session.object_jobs import Copied
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.restoring import Restored
@@ -53,11 +56,10 @@ class Answers:
                 session.predictions.take(request, value)
             case Written():
                 self._on_written(session.ledger.writing(request.generation), value)
+            case Batch():
+                self._on_batch(session.ledger.writing(request.generation), value)
             case Copied():
                 self._on_copied(session.ledger.writing(request.generation), value)
-            case Restored():
-                session.writer.take_restored(value)
-                session.labels_changed.emit(value.change)
             case EncodeEvent():
                 self._on_encoded(value.plane, value.scale)
                 session.planes_encoded.emit()
@@ -71,6 +73,8 @@ class Answers:
                 session.tile_size = value.tile_size
                 session.opening.note_weights(value.values)
                 session.note_loaded(request.spec)
+            case ContrastUsed():
+                session.contrasts[value.time] = value.contrast
             case ImageChanged():
                 session.image_changed.emit(value.planes)
             case Recovered():
@@ -93,7 +97,19 @@ class Answers:
             session.object(written.edit.label).ends += (step,) if step.stops else ()
             self._on_encoded(step.plane, written.scale)
         session.writer.take_written(writing, written)
-        session.labels_changed.emit(written.change)
+        if written.change is not None:
+            session.labels_changed.emit(written.change)
+
+    def _on_batch(self, writing: Writing | None, batch: Batch) -> None:
+        session = self._session
+        for answer in batch.answers:
+            if isinstance(answer, Restored):
+                session.writer.take_restored(answer)
+            else:
+                assert writing is not None
+                session.writer.take_written(writing, answer)
+        for change in batch.changes:
+            session.labels_changed.emit(change)
 
     def _on_copied(self, writing: Writing | None, copied: Copied) -> None:
         assert writing is not None
@@ -104,9 +120,11 @@ class Answers:
     def _on_end(self, event: Event) -> None:
         session, request = self._session, event.request
         session.orders.ended(request)
-        if session.ledger.has(request.generation):
-            session.journal.append("end", job=request.generation, how=type(event).__name__.lower())
-        writing = session.ledger.end(request.generation)
+        is_known, writing = session.ledger.has(request.generation), session.ledger.end(request.generation)
+        made = session.writer.take_end(writing, request) if writing is not None else ()
+        if is_known:
+            more = {"made": encode(made)} if made else {}
+            session.journal.append("end", job=request.generation, how=type(event).__name__.lower(), **more)
         if writing is not None and not isinstance(event, Finished):
             writing.cut_short(session.objects, is_whole=not request.all_or_nothing)
         step = writing.step() if writing is not None else None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sam.core.arrays import Array
+from napari_sam.core.arrays import Array, BoolArray
 from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.errors import SessionError
@@ -31,6 +31,7 @@ from napari_sam.session.state import OverlapPolicy
 if TYPE_CHECKING:
     from napari_sam.session.session import Session
 
+NO_MARKS = Marks()
 Parts = list[dict[PlaneRef, Region]]
 
 
@@ -84,11 +85,10 @@ class Editing:
         records = [r for r in map(self._session.objects.get, object_ids) if r is not None and not r.is_empty]
         if not records:
             return
-        edits = [edit for record in records for edit in record.erasures()]
-        changes = [MarksChange(r.object_id, r.marks, Marks()) for r in records]
+        changes = [change for record in records for change in _emptied(record)]
         for record in records:
-            self._settle(record, Marks())
-        self._write("delete", edits, _united(records), changes)
+            self._settle(record, NO_MARKS)
+        self._remove("delete", records, changes)
         self._session.marks_changed.emit()
 
     def merge(self, target_id: int, other_ids: Iterable[int]) -> None:
@@ -103,15 +103,12 @@ class Editing:
             return
         everyone = [target, *found]
         merged = _joined_marks([record.marks for record in everyone])
-        edits = [edit for record in found for edit in record.erasures()]
-        for plane, region in sorted(_united(found).items()):
-            edits.append(LabelEdit(plane, jobs.union(target.written.get(plane), region), target_id))
-        changes = [MarksChange(r.object_id, r.marks, Marks()) for r in found]
-        changes.insert(0, MarksChange(target_id, target.marks, merged))
+        changes: list[Change] = [MarksChange(target_id, target.marks, merged)]
+        changes += [change for record in found for change in _emptied(record)]
         corrected = tuple(dict.fromkeys(p for r in everyone for p in (*r.corrected, *r.anchors)))
         after = {"state": ObjectState.DRAFT, "corrected": corrected, "anchors": {}}
         self._settle(target, merged)
-        self._write("merge", edits, _united(everyone), [*changes, _change(target, after)])
+        self._remove("merge", everyone, [*changes, _change(target, after)], into=target_id)
 
     def split_components(self, object_id: int) -> None:
         """Make each connected component an object; the largest keeps number and prompts."""
@@ -171,7 +168,8 @@ class Editing:
             new = session.object(first + number)
             edits += [LabelEdit(plane, region, new.object_id) for plane, region in sorted(part.items())]
             name = f"{record.name} ({number + 2})" if record.name else ""
-            changes.append(_change(new, {"name": name, "class_name": record.class_name}))
+            after = {"name": name, "class_name": record.class_name, "made_with": dict(record.made_with)}
+            changes.append(_change(new, after))
         session.note_label(first + len(parts) - 2)
         self._settle(record, record.marks)
         self._write("split", edits, written, changes)
@@ -348,13 +346,11 @@ class Editing:
                 continue
             if record.is_empty and is_copied(record.object_id, session.copied):
                 continue
-            shape = old.plane_shape if old is not None else self._plane_shape(plane)
-            mask = np.zeros(shape, bool) if old is None else old.mask
-            y0, x0, y1, x1 = box_yxyx
-            if np.array_equal(mask[y0:y1, x0:x1], values == record.object_id):
+            if old is None:
+                old = Region.empty(self._plane_shape(plane))
+            region = _with_values(old, box_yxyx, values == record.object_id)
+            if region is None:
                 continue
-            mask[y0:y1, x0:x1] = values == record.object_id
-            region = Region.from_mask(mask)
             record.set_written(plane, region if region.area else None)
             changed.append(record)
         return tuple(changed)
@@ -366,6 +362,19 @@ class Editing:
         return volume.plane_shape(plane.axis, plane.level)
 
     # Details
+
+    def _remove(
+        self, title: str, records: Iterable[ObjectRecord], changes: Sequence[Change], into: int = 0
+    ) -> None:
+        """Clear what is written of objects, or make it part of one of them; their masks are not looked at here."""
+        session = self._session
+        places, painted = session.writer.places_of(records)
+        if session.labels is None or not (len(places) or painted):
+            session.writer.change(title, changes)
+            return
+        request = ask.RemoveObjects(labels=session.labels, places=places, painted=painted, into=into)
+        session.writer.order(title, request, changes)
+        session.changed.emit()
 
     def _write(
         self,
@@ -393,7 +402,7 @@ class Editing:
         record.predictions.clear()
         record.asked.clear()
         record.starts.clear()
-        if session.volume is not None and isinstance(session.view, PlaneRef):
+        if not marks.is_empty and session.volume is not None and isinstance(session.view, PlaneRef):
             space = marks_space(session.volume)
             planes = marked_planes(marks, session.view, session.volume)
             record.asked.update({plane: marks_on_plane(marks, plane, space) for plane in planes})
@@ -405,13 +414,10 @@ def _change(record: ObjectRecord, after: Mapping[str, Any]) -> RecordChange:
     return RecordChange(record.object_id, {name: getattr(record, name) for name in after}, dict(after))
 
 
-def _united(records: Iterable[ObjectRecord]) -> dict[PlaneRef, Region]:
-    """Where any of these objects is."""
-    found: dict[PlaneRef, Region] = {}
-    for record in records:
-        for plane, region in record.written.items():
-            found[plane] = jobs.union(found.get(plane), region)
-    return found
+def _emptied(record: ObjectRecord) -> list[Change]:
+    """What is not known of an object any more that is deleted or part of another one."""
+    made_with: list[Change] = [_change(record, {"made_with": {}})] if record.made_with else []
+    return [MarksChange(record.object_id, record.marks, NO_MARKS), *made_with]
 
 
 def _joined_marks(marks: Sequence[Marks]) -> Marks:
@@ -420,6 +426,25 @@ def _joined_marks(marks: Sequence[Marks]) -> Marks:
         np.concatenate([one.positive for one in marks]),
         tuple(shape for one in marks for shape in one.shapes),
     )
+
+
+def _with_values(region: Region, box_yxyx: BoxYXYX, inside: BoolArray) -> Region | None:
+    """A region that is `inside` in a box and as before elsewhere; None if it is so already.
+
+    Nothing as large as the plane is made: this runs at every move of a brush.
+    """
+    boxes = [region.box_yxyx, box_yxyx] if region.area else [box_yxyx]
+    (top, left), (bottom, right) = np.min(boxes, 0)[:2].tolist(), np.max(boxes, 0)[2:].tolist()
+    crop = np.zeros((bottom - top, right - left), bool)
+    if region.area:
+        y0, x0, y1, x1 = region.box_yxyx
+        crop[y0 - top : y1 - top, x0 - left : x1 - left] = region.crop
+    y0, x0, y1, x1 = box_yxyx
+    part = crop[y0 - top : y1 - top, x0 - left : x1 - left]
+    if np.array_equal(part, inside):
+        return None
+    part[:] = inside
+    return Region.from_part(region.plane_shape, (top, left), crop)
 
 
 def _meets(region: Region, box_yxyx: BoxYXYX) -> bool:

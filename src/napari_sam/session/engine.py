@@ -17,8 +17,8 @@ from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction, Prop
 from napari_sam.core.spaces import level_geometry
 from napari_sam.errors import SessionError
 from napari_sam.inference.tiles import size_of
+from napari_sam.io.export import iter_export
 from napari_sam.io.labels import create_labels
-from napari_sam.io.save import SaveOptions, iter_save_labels
 from napari_sam.propagation.consensus import agree
 from napari_sam.propagation.engine import Seeds, Steps, propagate_objects
 from napari_sam.session import recovery
@@ -27,12 +27,9 @@ from napari_sam.session.codec import encode
 from napari_sam.session.finding import find_sessions
 from napari_sam.session.image import WatchedVolume, changed_planes
 from napari_sam.session.journal import Journal
-from napari_sam.session.labels import (
-    Kept,
-    LabelArray,
-    LabelChange,
-    apply_edit,
-)
+from napari_sam.session.labels import Kept, LabelArray, Replacement, apply_edit
+from napari_sam.session.made import ContrastUsed
+from napari_sam.session.many import Written, batched, removals, write_many
 from napari_sam.session.marks import Marks, correcting, prompts_on_plane
 from napari_sam.session.object_jobs import copy_labels, label_edits, largest_label, refined_edits
 from napari_sam.session.objects import PlaneScore
@@ -144,17 +141,6 @@ class SamBackend:
         return {**named, "file_hash": weights_hash(spec.name)}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Written:
-    """One edit was written; `scale` is that at which the model looked."""
-
-    edit: LabelEdit
-    at: int
-    change: LabelChange
-    step: PropagationStep | None = None
-    scale: int = 1
-
-
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Which weights were loaded, as plain values, and the side of the tiles that they take."""
@@ -256,6 +242,7 @@ class Engine:
         for marks, chosen in (*request.chain, (request.marks, request.chosen)):
             answer = self.answer(request.plane, marks, earlier, request.start, request.sight)
             earlier = choose(answer, chosen)
+        yield from self._contrast(request.plane)
         yield earlier
         yield from self._complaints()
 
@@ -271,6 +258,7 @@ class Engine:
     @job.register
     def _(self, request: ask.Propagate) -> Job:
         predictor, encoder = self._ready()
+        yield from self._contrast(request.plane)
         seeds = _seeds(request, encoder.volume)
         sizes = [max(map(size_of, planes.values())) for planes in seeds.values()]
         encoder = request.sight.through(encoder, request.plane, sizes)
@@ -284,18 +272,25 @@ class Engine:
             for plane in one.stale:
                 if (one.object_id, plane) not in visited:
                     yield _write(request.labels, _nothing(plane, one), request)
-        self._note_contrast(request.plane.time)
         yield from self._complaints()
 
     @job.register
     def _(self, request: ask.TakeLabels) -> Job:
-        for edit in label_edits(request.labels, request.wanted, request.plane, request.skip):
-            yield _write(request.labels, edit, request)
+        found = label_edits(request.labels, request.wanted, request.plane, request.skip)
+        written = write_many(request.labels, map(Replacement, found), request.generation)
+        yield from batched(request.labels, written)
+
+    @job.register
+    def _(self, request: ask.RemoveObjects) -> Job:
+        edits = removals(request.labels.journal, request.places, request.painted, request.into)
+        yield from batched(request.labels, write_many(request.labels, edits, request.generation))
 
     @job.register
     def _(self, request: ask.Refine) -> Job:
         predictor, encoder = self._ready()
         planes, settings = request.replaces, request.settings
+        for first in {plane.time: plane for plane in planes}.values():
+            yield from self._contrast(first)
         encoder = request.sight.over(encoder, planes)
         for edit, answer in refined_edits(encoder, predictor, planes, request.object_id, settings):
             quality = PropagationStep(
@@ -307,11 +302,13 @@ class Engine:
                 stability_score=answer.stability_score,
             )
             yield _write(request.labels, edit, request, quality)
+        yield from self._complaints()
 
     @job.register
     def _(self, request: ask.AgreeAlongAxes) -> Job:
         predictor, encoder = self._ready()
         first, object_id = min(request.masks), request.object_id
+        yield from self._contrast(first)
         masks = {plane.index: region for plane, region in request.masks.items() if region.area}
         fixed = [plane.index for plane in request.masks if plane not in request.replaces]
         encoder = request.sight.over(encoder, request.masks)
@@ -321,7 +318,6 @@ class Engine:
                 yield None
             else:
                 yield _write(request.labels, LabelEdit(step.plane, step.region, object_id), request, step)
-        self._note_contrast(first.time)
         yield from self._complaints()
 
     @job.register
@@ -335,7 +331,8 @@ class Engine:
 
     @job.register
     def _(self, request: ask.RestoreLabels) -> Job:
-        yield from restore_writes(request.labels, request.writes, request.forward, request.generation)
+        restored = restore_writes(request.labels, request.writes, request.forward, request.generation)
+        yield from batched(request.labels, restored)
 
     @job.register
     def _(self, request: ask.OpenSession) -> Job:
@@ -366,8 +363,7 @@ class Engine:
 
     @job.register
     def _(self, request: ask.SaveLabels) -> Job:
-        options = SaveOptions(**request.options)
-        yield (yield from iter_save_labels(request.labels.array, request.path, options=options))
+        yield (yield from iter_export(request.labels.array, request.path, options=request.options))
 
     def _ready(self) -> tuple[Predictor, CachingEncoder]:
         if self._predictor is None:
@@ -397,15 +393,18 @@ class Engine:
         elif start is not None:
             prompts = correcting(prompts, start)
         answer = answered(encoder, plane, prompts, sight)
-        self._note_contrast(plane.time)
         return answer
 
-    def _note_contrast(self, time: int) -> None:
-        """Keep in the journal which grey values the model saw as black and white."""
+    def _contrast(self, plane: PlaneRef) -> Iterator[ContrastUsed]:
+        """Tell, and once keep in the journal, which grey values the model sees as black and white."""
         contrast_at = getattr(self._encoder, "contrast_at", None)
-        if contrast_at is not None and time not in self._contrasts:
+        if contrast_at is None:
+            return
+        time, contrast = plane.time, contrast_at(plane.time)
+        if time not in self._contrasts:
             self._contrasts.add(time)
-            self._journal.append("contrast", time_point=time, contrast=encode(contrast_at(time)))
+            self._journal.append("contrast", time_point=time, contrast=encode(contrast))
+        yield ContrastUsed(time, contrast)
 
     def _complaints(self) -> Iterator[ImageChanged]:
         if self.changed:
@@ -438,7 +437,7 @@ def weights_hash(name: str) -> str:
 def _write(
     labels: LabelArray,
     edit: LabelEdit,
-    request: ask.WriteLabels | ask.Propagate | ask.TakeLabels | ask.Refine | ask.AgreeAlongAxes,
+    request: ask.WriteLabels | ask.Propagate | ask.Refine | ask.AgreeAlongAxes,
     step: PropagationStep | None = None,
     scale: int = 1,
 ) -> Written:

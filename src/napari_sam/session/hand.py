@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef
@@ -16,6 +17,50 @@ if TYPE_CHECKING:
     from napari_sam.session.session import Session
 
 TITLE = "edit by hand"
+
+
+class LazyPart(NDArrayOperatorsMixin):
+    """What a number along the first axis of an array gives, as an array that is read once somebody looks into it.
+
+    napari asks a Labels layer for ``data[0].dtype`` at every move of the brush, which must not read a plane.
+
+    Parameters
+    ----------
+    array : array
+        With a shape and a dtype, readable by a number.
+    index : int
+        Which part.
+    """
+
+    def __init__(self, array: Any, index: int) -> None:
+        self._array, self._index = array, index
+        self.dtype, self.ndim = np.dtype(array.dtype), array.ndim - 1
+        self.shape: tuple[int, ...] = tuple(array.shape[1:])
+        if not -array.shape[0] <= index < array.shape[0]:
+            raise IndexError(f"index {index} is not there; there are {array.shape[0]}")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """Read it."""
+        return np.asarray(self._array[self._index], dtype)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """Calculate with it."""
+        values = [np.asarray(one) if isinstance(one, LazyPart) else one for one in inputs]
+        return getattr(ufunc, method)(*values, **options)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Look into it."""
+        return np.asarray(self)[index]
+
+    def __len__(self) -> int:
+        """Along its first axis."""
+        return self.shape[0]
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else an array has."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(np.asarray(self), name)
 
 
 class EditableLabels:
@@ -37,8 +82,9 @@ class EditableLabels:
         self.ndim = len(self.shape)
 
     def __getitem__(self, index: Any) -> Any:
-        """Read a part."""
-        return self.array[index]
+        """Read a part; with one number alone, when it is looked at."""
+        is_number = isinstance(index, int | np.integer) and self.ndim > 1
+        return LazyPart(self.array, int(index)) if is_number else self.array[index]
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """Write a part, plane by plane in the journal, at once in the array."""

@@ -214,13 +214,25 @@ class Step:
 
 @dataclass(slots=True, eq=False)
 class Writing:
-    """A job that changes labels, from its order to its end; becomes one step."""
+    """A job that changes labels, from its order to its end; becomes one step.
+
+    Parameters
+    ----------
+    title, object_id, changes, writes, is_whole
+        As in `Step`.
+    model : int
+        Number in the journal of the model that was used when it was ordered.
+    drawn : set of (int, int)
+        Objects that the model drew, and at which time points.
+    """
 
     title: str
     object_id: int
     changes: tuple[Change, ...] = ()
     writes: Writes = field(default_factory=Writes)
     is_whole: bool = True
+    model: int = 0
+    drawn: set[tuple[int, int]] = field(default_factory=set)
 
     def cut_short(self, records: Mapping[int, Any], *, is_whole: bool = True) -> None:
         """Know that the job did not come to its end: objects that it carried have to be carried again.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,9 +21,9 @@ from napari_sam.session.codec import pack_region
 from napari_sam.session.journal import Journal
 from napari_sam.session.state import OverlapPolicy
 
-RUN_PLANES, MOST_VOXELS = 32, 1 << 23
-"""Planes and voxels that are restored at once: enough to be quick, few enough to stay small. A run ends at a multiple of
-its planes, so that no chunk belongs to two of them."""
+RUN_PLANES, MOST_VOXELS, RUN_CHANGES = 32, 1 << 23, 256
+"""Planes, voxels and changes that are made at once: enough to be quick, few enough to stay small. A run ends at a
+multiple of its planes, so that no chunk belongs to two of them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,16 +259,11 @@ def restore_many(
     forward : bool
         Make the changes again.
     """
-    indices = [delta.plane.index for delta in deltas]
-    first, end, box = labels.whole_chunks(deltas[0].plane.at(min(indices)), max(indices) + 1, _box_of(deltas))
     changes, is_changed = [], False
     with labels.lock:
-        block = labels.read_block(first, end, box)
+        block = _Block(labels, deltas)
         for delta, note in zip(deltas, notes, strict=True):
-            y0, x0, y1, x1 = delta.box_yxyx
-            part = block[
-                delta.plane.index - first.index, y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]
-            ]
+            part = block.part(delta)
             values = part.copy()
             changed, before, after = delta.unpacked()
             old, new = (before, after) if forward else (after, before)
@@ -278,19 +273,97 @@ def restore_many(
             changes.append(LabelChange(delta.plane, delta.box_yxyx, part.copy()))
             is_changed |= bool((part != values).any())
         if is_changed:
-            labels.write_block(first, end, box, block)
+            block.write()
     return changes
 
 
-def blocks_of(deltas: Iterable[LabelDelta]) -> Iterator[list[LabelDelta]]:
-    """Cut changes, in their order, into runs that `restore_many` takes and that are not too large."""
-    run: list[LabelDelta] = []
+@dataclass(frozen=True, slots=True, eq=False)
+class Replacement:
+    """An edit, and what its object was in the plane before: those voxels are cleared where they hold its label."""
+
+    edit: LabelEdit
+    replaced: Region | None = None
+
+    @property
+    def plane(self) -> PlaneRef:
+        """Where it is."""
+        return self.edit.plane
+
+    @property
+    def box_yxyx(self) -> BoxYXYX:
+        """What it may change."""
+        return hull(self.edit.region, self.replaced)
+
+
+def apply_many(
+    labels: LabelArray, replacements: Sequence[Replacement], notes: Sequence[Note]
+) -> list[LabelChange | None]:
+    """`apply_edit` for parallel planes, in order, where others are protected: reads and writes them as one block.
+
+    Parameters
+    ----------
+    labels : LabelArray
+        Where.
+    replacements : sequence of Replacement
+        In planes that differ in their index at most; see `blocks_of`.
+    notes : sequence of callable
+        One each, told of what is changed before it is.
+
+    Returns
+    -------
+    list of LabelChange or None
+        None where nothing changed.
+    """
+    changes: list[LabelChange | None] = []
+    with labels.lock:
+        block = _Block(labels, replacements)
+        for one, note in zip(replacements, notes, strict=True):
+            part = block.part(one)
+            before = part.copy()
+            after = _edited(before, one.box_yxyx, one.edit, OverlapPolicy.BACKGROUND_ONLY, one.replaced)
+            part[:] = after
+            note(LabelDelta.between(one.plane, one.box_yxyx, before, after))
+            is_changed = bool((after != before).any())
+            changes.append(LabelChange(one.plane, one.box_yxyx, after) if is_changed else None)
+        if any(change is not None for change in changes):
+            block.write()
+    return changes
+
+
+Change = TypeVar("Change", LabelDelta, Replacement)
+
+
+class _Block:
+    """Whole chunks around changes of parallel planes, read once."""
+
+    def __init__(self, labels: LabelArray, changes: Sequence[LabelDelta] | Sequence[Replacement]) -> None:
+        indices = [change.plane.index for change in changes]
+        self._labels = labels
+        self._where = labels.whole_chunks(
+            changes[0].plane.at(min(indices)), max(indices) + 1, box_of(changes)
+        )
+        self._values = labels.read_block(*self._where)
+
+    def part(self, change: LabelDelta | Replacement) -> Array:
+        """A view (h, w) of what a change may change."""
+        first, _, box = self._where
+        y0, x0, y1, x1 = change.box_yxyx
+        rows, columns = slice(y0 - box[0], y1 - box[0]), slice(x0 - box[1], x1 - box[1])
+        return self._values[change.plane.index - first.index, rows, columns]
+
+    def write(self) -> None:
+        """Put everything back."""
+        self._labels.write_block(*self._where, self._values)
+
+
+def blocks_of(deltas: Iterable[Change]) -> Iterator[list[Change]]:
+    """Cut changes, in their order, into runs that `restore_many` and `apply_many` take and that are not too large."""
+    run: list[Change] = []
     for delta in deltas:
-        grown = [*run, delta]
-        if run and not _fits_block(grown):
+        if run and not _fits_block([*run, delta]):
             yield run
-            grown = [delta]
-        run = grown
+            run = []
+        run.append(delta)
     if run:
         yield run
 
@@ -377,18 +450,20 @@ def _make(labels: LabelArray, delta: LabelDelta, before: Array, after: Array, no
         labels.write(delta.plane, delta.box_yxyx, after)
 
 
-def _box_of(deltas: Sequence[LabelDelta]) -> BoxYXYX:
-    boxes = np.array([delta.box_yxyx for delta in deltas])
+def box_of(changes: Sequence[LabelDelta | LabelChange | Replacement]) -> BoxYXYX:
+    """The box that holds all of these."""
+    boxes = np.array([change.box_yxyx for change in changes])
     (y0, x0), (y1, x1) = boxes[:, :2].min(0).tolist(), boxes[:, 2:].max(0).tolist()
     return (y0, x0, y1, x1)
 
 
-def _fits_block(deltas: Sequence[LabelDelta]) -> bool:
+def _fits_block(deltas: Sequence[LabelDelta | Replacement]) -> bool:
     indices = [delta.plane.index for delta in deltas]
     first, last = min(indices), max(indices)
-    y0, x0, y1, x1 = _box_of(deltas)
+    y0, x0, y1, x1 = box_of(deltas)
     return (
-        deltas[-1].plane.at(0) == deltas[0].plane.at(0)
+        len(deltas) <= RUN_CHANGES
+        and deltas[-1].plane.at(0) == deltas[0].plane.at(0)
         and first // RUN_PLANES == last // RUN_PLANES
         and (last - first + 1) * (y1 - y0) * (x1 - x0) <= MOST_VOXELS
     )

@@ -240,25 +240,21 @@ def _unstacked(
     found = {}
     for offset in np.flatnonzero(block.any((1, 2))).tolist():
         plane = first.at(int(origin[0]) + offset)
-        inner = Region.from_mask(block[offset])
-        y0, x0, y1, x1 = inner.box_yxyx
-        y, x = int(origin[1]), int(origin[2])
-        found[plane] = Region(written[plane].plane_shape, (y0 + y, x0 + x, y1 + y, x1 + x), inner.crop)
+        corner = int(origin[1]), int(origin[2])
+        found[plane] = Region.from_part(written[plane].plane_shape, corner, block[offset])
     return found
 
 
-def union(one: Region | None, other: Region | None) -> Region:
-    """Both regions of a plane as one."""
-    present = [region for region in (one, other) if region is not None and region.area]
-    if len(present) < 2:
-        known = present[0] if present else one if one is not None else other
-        assert known is not None
-        return known
-    a, b = present
-    y0, x0 = (min(a.box_yxyx[i], b.box_yxyx[i]) for i in (0, 1))
-    y1, x1 = (max(a.box_yxyx[i], b.box_yxyx[i]) for i in (2, 3))
-    crop = np.zeros((y1 - y0, x1 - x0), bool)
+def united(regions: Collection[Region]) -> Region:
+    """All of these regions of a plane, at least one, as one."""
+    present = [region for region in regions if region.area]
+    shape = next(iter(regions)).plane_shape
+    if not present:
+        return Region.empty(shape)
+    boxes = np.array([region.box_yxyx for region in present])
+    (top, left), (bottom, right) = boxes[:, :2].min(0).tolist(), boxes[:, 2:].max(0).tolist()
+    crop = np.zeros((bottom - top, right - left), bool)
     for region in present:
-        top, left, bottom, right = region.box_yxyx
-        crop[top - y0 : bottom - y0, left - x0 : right - x0] |= region.crop
-    return Region(a.plane_shape, (y0, x0, y1, x1), crop)
+        y0, x0, y1, x1 = region.box_yxyx
+        crop[y0 - top : y1 - top, x0 - left : x1 - left] |= region.crop
+    return Region(shape, (top, left, bottom, right), crop)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_sam.core.planes import PackedRegion, PlaneRef, Region
 from napari_sam.core.results import NO_DOUBT, Doubt, LabelEdit, MaskPrediction, PropagationStep, Stop
+from napari_sam.session.made import MadeWith
 from napari_sam.session.marks import Marks
 
 Colour = tuple[float, float, float]
@@ -131,6 +132,8 @@ class ObjectRecord:
         Planes that the user painted by hand.
     scale : int, optional
         Of the last answer of the model, see `MaskPrediction`; None if there was none.
+    made_with : mapping of int to MadeWith
+        By time point, what the model drew it with the last time.
     version : int
         Grows when masks or scores change.
     """
@@ -150,6 +153,7 @@ class ObjectRecord:
     anchors: dict[PlaneRef, str] = field(default_factory=dict)
     corrected: tuple[PlaneRef, ...] = ()
     scale: int | None = None
+    made_with: Mapping[int, MadeWith] = field(default_factory=dict)
     version: int = 0
     _summary: tuple[Any, ObjectSummary] | None = None
 
@@ -183,12 +187,6 @@ class ObjectRecord:
     def commits(self) -> tuple[LabelEdit, ...]:
         """What it takes to write the masks that are pending."""
         return tuple(LabelEdit(plane, region, self.object_id) for plane, region in self.pending.items())
-
-    def erasures(self) -> tuple[LabelEdit, ...]:
-        """What it takes to clear everything written: empty regions that replace what is there."""
-        return tuple(
-            LabelEdit(p, Region.empty(r.plane_shape), self.object_id) for p, r in self.written.items()
-        )
 
     def seed(self, plane: PlaneRef, marks: Marks) -> Region | Marks:
         """What a propagation starts from: the mask that the user has seen, else the marks."""

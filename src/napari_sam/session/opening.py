@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sam import __version__
+from napari_sam.core.models import ModelSpec
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import SessionError
+from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal
+from napari_sam.session.made import MadeWith
 from napari_sam.session.recovery import LABELS, Recovered, Story
 
 if TYPE_CHECKING:
@@ -37,6 +40,8 @@ class Opening:
     def __init__(self, session: Session) -> None:
         self._session = session
         self.model_number = 0
+        self._models: dict[int, ModelSpec] = {}
+        self._digests: dict[int, str] = {}
         self._weights: dict[str, Any] = {}
 
     def begin(self, folder: Path, image: ImageRef, flat: bool) -> None:
@@ -45,7 +50,7 @@ class Opening:
         folder = free_folder(folder)
         assert session.volume is not None
         journal = session.journal = Journal(folder)
-        self.model_number = 0
+        self._forget_models()
         journal.append("image", image=image.to_json(folder))
         for each in fields(state):
             journal.append("setting", name=each.name, value=encode(getattr(state, each.name)))
@@ -58,14 +63,29 @@ class Opening:
         journal = self._session.journal
         self.model_number += 1
         self._weights = self._weights if weights is None else dict(weights)
+        self._models[self.model_number] = self._session.state.model
         journal.append("model", spec=encode(self._session.state.model))
         if self._weights:
-            journal.append("weights", number=self.model_number, **self._weights)
+            self._note_weights()
 
     def note_weights(self, weights: Mapping[str, Any]) -> None:
         """Know which weights were loaded."""
         self._weights = dict(weights)
-        self._session.journal.append("weights", number=self.model_number, **weights)
+        self._note_weights()
+
+    def made_with(self, number: int, settings: PropagationSettings | None) -> MadeWith:
+        """What an object is made with when this model, by its number, draws it."""
+        return MadeWith(self._models[number], self._digests.get(number, ""), settings=settings)
+
+    def _forget_models(self, number: int = 0) -> None:
+        """Begin with another journal, which names so many models already."""
+        self.model_number = number
+        self._models.clear()
+        self._digests.clear()
+
+    def _note_weights(self) -> None:
+        self._digests[self.model_number] = self._weights.get("encoder_digest", "")
+        self._session.journal.append("weights", number=self.model_number, **self._weights)
 
     def go_on(self, recovered: Recovered) -> None:
         """Go on where an earlier session ended."""
@@ -79,7 +99,7 @@ class Opening:
         session.journal = recovered.journal
         session.journal.append("reopened", version=__version__)
         self._take_objects(story)
-        self.model_number = len(story.models)
+        self._forget_models(len(story.models))
         self.note_model()
         session.orders.submit(ask.UseVolume(volume=volume, journal=session.journal, known=story.digests))
         session.enter(volume)

@@ -15,6 +15,7 @@ UNDISTURBED = (
     ask.UseVolume,
     ask.CreateLabels,
     ask.WriteLabels,
+    ask.RemoveObjects,
     ask.RestoreLabels,
     ask.OpenSession,
     ask.FindSessions,
@@ -100,5 +101,5 @@ class Orders:
 
     def close(self, timeout: float | None) -> bool:
         """End the thread once labels are written; True once it has ended."""
-        kept = ask.WriteLabels | ask.RestoreLabels | ask.EndSession | ask.DescribeSession
+        kept = ask.WriteLabels | ask.RemoveObjects | ask.RestoreLabels | ask.EndSession | ask.DescribeSession
         return self._thread.close(timeout, keep=lambda request: isinstance(request, kept))

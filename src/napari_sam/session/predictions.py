@@ -74,11 +74,6 @@ class Predictions:
         if missing:
             session.orders.submit(ask.EncodePlanes(planes=missing, sight=session.sight, part=part))
 
-    def put_marks(self, record: ObjectRecord, marks: Marks) -> None:
-        """Give an object its marks, and ask what they mean."""
-        record.marks = marks
-        self.update()
-
     def update(self) -> None:
         """Ask for every plane, parallel to the one on screen, whose marks are not those asked for last."""
         session = self._session

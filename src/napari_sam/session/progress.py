@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from napari_sam.core.results import EncodeEvent
+from napari_sam.session.made import ContrastUsed
 from napari_sam.session.requests import EncodePlanes, Fetched, Propagate, Request, SaveLabels
 from napari_sam.session.worker import Answer, Event, Started
 
@@ -78,7 +79,7 @@ def _advanced(job: JobStatus, value: object) -> JobStatus:
     if isinstance(job.request, SaveLabels) and isinstance(value, tuple):
         done, total = value
         return replace(job, done=done, total=total)
-    return replace(job, done=job.done + (value is not None))
+    return replace(job, done=job.done + (value is not None and not isinstance(value, ContrastUsed)))
 
 
 def _expected_steps(request: Request) -> int:

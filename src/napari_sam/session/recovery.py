@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.errors import SessionError
 from napari_sam.io.labels import open_labels
 from napari_sam.session import requests as ask
-from napari_sam.session.codec import decode, unpack_region
+from napari_sam.session.codec import decode, encode, unpack_region
 from napari_sam.session.history import (
     NOWHERE,
     Change,
@@ -31,14 +32,24 @@ from napari_sam.session.history import (
 )
 from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal, Record
-from napari_sam.session.labels import Kept, LabelArray, LabelDelta, apply_edit, impose, restore
+from napari_sam.session.labels import (
+    RUN_CHANGES,
+    Kept,
+    LabelArray,
+    LabelDelta,
+    apply_edit,
+    impose,
+    restore,
+)
+from napari_sam.session.made import Made, MadeWith, made_changes, made_of
+from napari_sam.session.many import removals, write_many
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord, is_copied
 
 LABELS = "labels.zarr"
 """Name of the label array in a session folder."""
-MADE_AGAIN = 256
-"""So many of the last changes of labels are made again; one thread makes them, so more than one is generous."""
+MADE_AGAIN = RUN_CHANGES
+"""So many of the last changes of labels are made again: as many as one thread tells the journal before it makes them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,7 +248,7 @@ class Story:
         self.n_steps += 1
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         self._apply(changes)
-        writing = Writing(record["title"], record["object"], changes)
+        writing = Writing(record["title"], record["object"], changes, model=record.get("model", 0))
         request = record.get("request") or {}
         if request.get("kind") == ask.ImportLabels.__name__:
             self.copied.append((request["offset"] + 1, request["largest"]))
@@ -264,6 +275,7 @@ class Story:
         if job is not None and record["how"] != "finished":
             job.writing.cut_short(self.objects, is_whole=not job.all_or_nothing)
         changes = tuple(self._change(value) for value in record.get("changes", ()))
+        changes += made_changes(decode(record.get("made", [])), self.objects)
         self._apply(changes)
         if job is not None and job.step is None:
             job.writing.changes += changes
@@ -433,11 +445,24 @@ def _finish(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None
         _finish_restoring(labels, number, job)
     elif job.kind == "WriteLabels":
         _finish_writing(labels, number, job, story)
+    elif job.kind == "RemoveObjects":
+        _finish_removing(labels, number, job, story)
     elif job.request is not None:
         story.interrupted.append(Interrupted(str(job.kind), job.object_ids))
-    changes = encode_changes(_corrections(job, story, journal))
-    at = journal.append("end", job=number, how="interrupted", changes=changes)
+    changes, made = encode_changes(_corrections(job, story, journal)), encode(_made(job, story))
+    at = journal.append("end", job=number, how="interrupted", changes=changes, made=made)
     story.take(at, journal.read(at))
+
+
+def _made(job: OpenJob, story: Story) -> tuple[Made, ...]:
+    """What a propagation or refinement that was interrupted had made."""
+    number, settings = job.writing.model, decode((job.request or {}).get("settings"))
+    if not number or settings is None:
+        return ()
+    drawn = {(write.object_id, write.plane.time) for write in job.writing.writes}
+    digests = {w["number"]: w.get("encoder_digest", "") for w in story.weights}
+    how = MadeWith(story.models[number - 1], digests.get(number, ""), settings=settings)
+    return made_of(drawn, story.contrasts, how)
 
 
 def _finish_restoring(labels: LabelArray, number: int, job: OpenJob) -> None:
@@ -473,6 +498,13 @@ def _finish_writing(labels: LabelArray, number: int, job: OpenJob, story: Story)
         kept = Kept(labels.journal, number, edit.label, edit.region)
         apply_edit(labels, edit, request["policy"], request["replaces"].get(edit.plane), kept)
         story.take(kept.at, labels.journal.read(kept.at))
+
+
+def _finish_removing(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None:
+    request = decode_request(job.request, labels.journal)
+    left = islice(removals(labels.journal, **request), len(job.writing.writes), None)
+    for written in write_many(labels, left, number):
+        story.take(written.at, labels.journal.read(written.at))
 
 
 def _place_masks(story: Story, journal: Journal) -> None:

@@ -24,11 +24,12 @@ from napari_sam.errors import SessionError
 from napari_sam.io.labels import open_labels
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import decode
-from napari_sam.session.engine import Backend, Engine, Weights, Written, choose
+from napari_sam.session.engine import Backend, Engine, Weights, choose
 from napari_sam.session.history import NOWHERE, LabelWrite, Step
 from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal, Record, read_journal
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta, impose
+from napari_sam.session.many import Batch, Written
 from napari_sam.session.marks import Marks
 from napari_sam.session.recovery import LABELS, Story, read_region
 from napari_sam.session.report import write_report
@@ -173,9 +174,11 @@ class _Player:
         if request["kind"] == ask.ImportLabels.__name__:  # the journal knows what came, not where from
             return
         values = {name: decode(value, self._find) for name, value in request.items() if name != "kind"}
+        if "places" in values:
+            values["places"][:, 0] = [self._moved[at] for at in values["places"][:, 0].tolist()]
         kind = getattr(ask, request["kind"])
         made = kind(**values, labels=self._need_labels(), generation=record["job"])
-        self._jobs[record["job"]] = self._engine(record["model"]).job(made)
+        self._jobs[record["job"]] = _one_by_one(self._engine(record["model"]).job(made))
 
     def _write(self, at: int, record: Record) -> None:
         job = self._jobs.get(record["job"])
@@ -285,6 +288,12 @@ class _Player:
             if record["event"] == "pixels":
                 found.setdefault(decode(record["plane"]), record["digest"])
         return found
+
+
+def _one_by_one(job: Job) -> Job:
+    """The answers of a job, those in batches one after the other."""
+    for value in job:
+        yield from value.answers if isinstance(value, Batch) else (value,)
 
 
 def _next_write(job: Job | Iterator[Restored]) -> Written | Restored | None:

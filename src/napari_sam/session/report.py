@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import fields, is_dataclass
+from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,8 @@ from typing import Any
 from napari_sam import __version__
 from napari_sam.core.contrast import Contrast
 from napari_sam.io.atomic import replace_text
-from napari_sam.session.codec import encode
 from napari_sam.session.journal import FILE_NAME, read_journal
+from napari_sam.session.made import MadeWith
 from napari_sam.session.recovery import Story
 
 REPORT_NAME = "session.json"
@@ -63,18 +65,35 @@ def describe(folder: str | Path) -> dict[str, Any]:
         "contrast": {str(time): _contrast(c) for time, c in story.contrasts.items()},
         "settings": {name: _plain(value) for name, value in sorted(story.settings.items())},
         "steps": story.n_steps,
-        "objects": [
-            {
-                "id": object_id,
-                "points": len(story.objects[object_id].marks.points),
-                "shapes": len(story.objects[object_id].marks.shapes),
-                "planes": len(indices),
-                "first_plane": min(indices),
-                "last_plane": max(indices),
-                "scale": story.objects[object_id].scale,
-            }
-            for object_id, indices in sorted(planes.items())
-        ],
+        "objects": [_object(story, object_id, indices) for object_id, indices in sorted(planes.items())],
+    }
+
+
+def _object(story: Story, object_id: int, indices: list[int]) -> dict[str, Any]:
+    record = story.objects[object_id]
+    return {
+        "id": object_id,
+        "name": record.name,
+        "class": record.class_name,
+        "state": str(record.state),
+        "points": len(record.marks.points),
+        "shapes": len(record.marks.shapes),
+        "planes": len(indices),
+        "first_plane": min(indices),
+        "last_plane": max(indices),
+        "scale": record.scale,
+        "made_with": {str(time): _made_with(story, how) for time, how in sorted(record.made_with.items())},
+    }
+
+
+def _made_with(story: Story, how: MadeWith) -> dict[str, Any]:
+    hashes = {w.get("encoder_digest"): w.get("file_hash") for w in story.weights}
+    return {
+        "model": how.model.name,
+        "encoder_digest": how.encoder_digest,
+        "file_hash": hashes.get(how.encoder_digest),
+        "contrast": _contrast(how.contrast) if how.contrast is not None else None,
+        "propagation": _plain(how.settings),
     }
 
 
@@ -103,12 +122,17 @@ def _contrast(contrast: Contrast) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A setting for people: enums by their value, models by their fields."""
-    plain = encode(value)
-    if isinstance(plain, dict):
-        items = plain.get("value", plain.get("items"))
-        return items if items is not None else {k: _plain(v) for k, v in plain.items() if k != "!"}
-    return plain
+    """A value for people: enums by their value, dataclasses by their fields."""
+    match value:
+        case Enum():
+            return value.value
+        case tuple() | list() | range():
+            return [_plain(one) for one in value]
+        case Path():
+            return str(value)
+        case _ if is_dataclass(value):
+            return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    return value
 
 
 def _packages() -> dict[str, str]:

@@ -13,10 +13,12 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from napari_sam.core.arrays import Array
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import LabelEdit, MaskPrediction
+from napari_sam.io.export import ExportOptions
 from napari_sam.propagation.anchors import Gap
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session.history import Writes
@@ -332,8 +334,26 @@ class WriteLabels(Request):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RemoveObjects(Request):
+    """Clear objects, or make them part of another one; answers with Batches of Written.
+
+    Parameters
+    ----------
+    places, painted, into
+        As `many.removals` takes them.
+    """
+
+    labels: LabelArray
+    places: Array
+    painted: Mapping[int, Mapping[PlaneRef, Region]]
+    into: int = 0
+    priority: ClassVar[Priority] = Priority.LABELS
+    title: ClassVar[str] = "Writing the labels"
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TakeLabels(Request):
-    """Look for objects in the labels; answers with Written, one an object and plane, that change nothing.
+    """Look for objects in the labels; answers with Batches of Written, one an object and plane, that change nothing.
 
     An object of which some planes are missing is of no use, so one that is cut short is taken back.
 
@@ -410,7 +430,7 @@ class Compute(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class RestoreLabels(Request):
-    """Take label changes back, or make them again; answers with Restored, one a change."""
+    """Take label changes back, or make them again; answers with Batches of Restored, one a change."""
 
     labels: LabelArray
     writes: Writes
@@ -421,11 +441,11 @@ class RestoreLabels(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class SaveLabels(Request):
-    """Write the labels to a file that other programs read; answers with its path."""
+    """Write the labels, or tables, meshes or annotations of them; answers with the path."""
 
     labels: LabelArray
     path: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: ExportOptions = field(default_factory=ExportOptions)
     priority: ClassVar[Priority] = Priority.SAVE
     title: ClassVar[str] = "Saving"
 

@@ -19,12 +19,15 @@ from typing import Any
 
 from psygnal import EmissionInfo, Signal
 
+from napari_sam.core.contrast import Contrast
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
 from napari_sam.core.spaces import level_geometry
+from napari_sam.io.export import ExportOptions
 from napari_sam.io.label_source import own_axes
+from napari_sam.io.save import TIFF_SUFFIXES, SaveOptions
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import requests as ask
 from napari_sam.session.answers import Answers
@@ -129,6 +132,7 @@ class Session:
         self.ledger = Ledger()
         self.largest_label = 0
         self.copied: list[tuple[int, int]] = []
+        self.contrasts: dict[int, Contrast] = {}
         self.closed = False
         self._folder = Path(folder)
         self._dispatch = dispatch
@@ -254,6 +258,7 @@ class Session:
         self.objects.clear()
         self.encoded.clear()
         self.copied.clear()
+        self.contrasts.clear()
         self.history.clear()
         self.changed.emit()
 
@@ -331,15 +336,7 @@ class Session:
 
     def erase_object(self) -> None:
         """Remove the active object's labels and marks, as one step."""
-        record = self.record
-        if record.is_empty:
-            return
-        changes = [MarksChange(record.object_id, record.marks, Marks())]
-        if record.written and self.labels is not None:
-            self.writer.write("delete", record.erasures(), changes)
-        else:
-            self.writer.change("delete", changes)
-        self.marks_changed.emit()
+        self.editing.delete([self.state.object_id])
 
     def next_object(self) -> None:
         """Keep what is previewed and go on with a new object."""
@@ -396,12 +393,24 @@ class Session:
     def save(self, path: str | Path, **options: Any) -> None:
         """Write the labels to a file; `options` as `napari_sam.save_labels` takes them.
 
-        An OME-Zarr keeps the objects' names, classes, states and colours.
+        The objects' names, classes, states and scores go along; an OME-Zarr keeps their colours, too.
         """
-        if self.labels is not None:
-            kept = saved_values(self.objects.values()) if Path(path).suffix.lower() == ".zarr" else {}
-            options = {**kept, **self._places(self.labels), **options}
-            self.orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
+        self.export(path, ExportOptions(SaveOptions(**options)))
+
+    def export(self, path: str | Path, options: ExportOptions) -> None:
+        """Write labels, a table, meshes or annotations by the ending of the path; `saved` or `failed` follows.
+
+        Objects go along with what is known about them; intensities are those of the image.
+        """
+        if self.labels is None:
+            return
+        known: dict[str, Any] = dict(saved_values(self.objects.values()))
+        known |= self._places(self.labels)
+        if Path(path).suffix.lower() in TIFF_SUFFIXES:
+            del known["colors"]  # a TIFF has no place for them
+        save = replace(options.save, **{k: v for k, v in known.items() if getattr(options.save, k) is None})
+        options = replace(options, save=save, image=self.volume, image_level=self.labels.level)
+        self.orders.submit(ask.SaveLabels(labels=self.labels, path=Path(path), options=options))
 
     def cancel(self) -> None:
         """Stop everything but the writing of labels; what was finished stays.
@@ -432,7 +441,9 @@ class Session:
 
     def object(self, object_id: int) -> ObjectRecord:
         """The object of this label, made if it is not there."""
-        return self.objects.setdefault(object_id, ObjectRecord(object_id))
+        if object_id not in self.objects:
+            self.objects[object_id] = ObjectRecord(object_id)
+        return self.objects[object_id]
 
     def sight_of(self, object_ids: Iterable[int]) -> Sight:
         """How finely the model looks at objects: as it last did, at the one that it looked at most finely."""

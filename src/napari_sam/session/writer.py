@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
@@ -19,10 +22,11 @@ from napari_sam.session.history import (
     Writing,
     encode_changes,
 )
+from napari_sam.session.made import Made, lasting, made_changes, made_of
 from napari_sam.session.objects import ObjectRecord, PlaneScore
 
 if TYPE_CHECKING:
-    from napari_sam.session.engine import Written
+    from napari_sam.session.many import Written
     from napari_sam.session.restoring import Restored
     from napari_sam.session.session import Session
 
@@ -69,37 +73,31 @@ class Writer:
         session = self._session
         session.hand.finish()
         job, object_id = session.orders.reserve(), session.state.object_id
+        model = session.opening.model_number
         session.journal.append(
             "step",
             title=title,
             object=object_id,
             job=job,
             changes=encode_changes(changes),
-            model=session.opening.model_number,
+            model=model,
             request=self._encoded(request),
         )
-        session.ledger.begin(job, Writing(title, object_id, tuple(changes)))
+        session.ledger.begin(job, Writing(title, object_id, tuple(changes), model=model))
         self._apply(changes)
         session.orders.submit(request, job)
 
-    def write(
-        self,
-        title: str,
-        edits: Sequence[LabelEdit],
-        changes: Sequence[Change] = (),
-        record: ObjectRecord | None = None,
-    ) -> None:
-        """Write edits of an object, the active one by default; with the changes they become one step."""
+    def write(self, title: str, edits: Sequence[LabelEdit]) -> None:
+        """Write edits of the active object, as one step."""
         session = self._session
         assert session.labels is not None
-        record = record or session.record
         request = ask.WriteLabels(
             labels=session.labels,
             edits=tuple(edits),
             policy=session.state.policy,
-            replaces=dict(record.written),
+            replaces=dict(session.record.written),
         )
-        self.order(title, request, changes)
+        self.order(title, request)
 
     # Undo and redo
 
@@ -142,7 +140,22 @@ class Writer:
         writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, before))
         record = session.object(edit.label)
         self.set_written(record, edit.plane, region, written.at)
-        record.set_score(edit.plane, _score(record, written) if region is not None else None)
+        score = _score(record, written)
+        if score is not None:
+            writing.drawn.add((edit.label, edit.plane.time))
+        record.set_score(edit.plane, score if region is not None else None)
+
+    def take_end(self, writing: Writing, request: ask.Request) -> tuple[Made, ...]:
+        """Know with what the objects were made that the model drew, now that a job has ended."""
+        session = self._session
+        if not writing.drawn:
+            return ()
+        how = session.opening.made_with(writing.model, lasting(getattr(request, "settings", None)))
+        made = made_of(writing.drawn, session.contrasts, how)
+        changes = made_changes(made, session.objects)
+        self._apply(changes)
+        writing.changes += changes
+        return made
 
     def take_restored(self, restored: Restored) -> None:
         """Note that a change of labels was taken back or made again."""
@@ -179,10 +192,12 @@ class Writer:
         for change in changes:
             record = session.object(change.object_id)
             if isinstance(change, MarksChange):
-                session.predictions.put_marks(record, change.after)
+                record.marks = change.after
             else:
                 for name, value in change.after.items():
                     setattr(record, name, value)
+        if any(isinstance(change, MarksChange) for change in changes):
+            session.predictions.update()
 
     def encoded(self, value: Any, object_ids: Iterable[int]) -> Any:
         """A value for the journal; masks of these objects that are in it already are named by their place."""
@@ -214,11 +229,27 @@ class Writer:
                     found[id(region)] = {"at": at}
         return found
 
+    def places_of(self, records: Iterable[ObjectRecord]) -> tuple[Array, dict[int, dict[PlaneRef, Region]]]:
+        """Where in the journal the masks of objects are kept, and those that are not, as `many.removals` takes them."""
+        rows: list[tuple[int, ...]] = []
+        others: dict[int, dict[PlaneRef, Region]] = {}
+        for record in records:
+            kept = self._kept.get(record.object_id, {})
+            for plane, region in record.written.items():
+                at, known = kept.get(plane, (NOWHERE, None))
+                if known is region and at != NOWHERE:
+                    rows.append((at, record.object_id, plane.axis, plane.index, plane.level, plane.time))
+                else:
+                    others.setdefault(record.object_id, {})[plane] = region
+        return np.array(rows, np.int64).reshape(-1, 6), others
+
     def remember(self, places: Mapping[tuple[int, PlaneRef], int]) -> None:
         """Know where in the journal an earlier run kept the mask of each object in each plane."""
         self._kept = {}
         for (object_id, plane), at in places.items():
-            self._kept.setdefault(object_id, {})[plane] = at, None
+            record = self._session.object(object_id)
+            region = None if plane in record.corrected else record.written.get(plane)
+            self._kept.setdefault(object_id, {})[plane] = at, region
 
     def forget(self) -> None:
         """Begin with another image."""

@@ -24,6 +24,7 @@ from napari_sam.core.arrays import Array
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import Predictor, VolumeLike
+from napari_sam.session.codec import encode
 from napari_sam.session.engine import ModelInfo
 from napari_sam.session.marks import Marks
 from napari_sam.session.session import Session
@@ -63,6 +64,7 @@ def session_state(session: Session) -> dict[str, Any]:
         "written": {str(i): sorted(p.index for p in r.written) for i, r in records if r.written},
         "policy": str(session.state.policy),
         "object": session.state.object_id,
+        "made": {str(i): encode(dict(r.made_with)) for i, r in records if r.made_with},
     }
 
 

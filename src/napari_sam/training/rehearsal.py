@@ -16,7 +16,7 @@ from napari_sam.training.clicks import correct, first_prompts
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.examples import Batch
 from napari_sam.training.losses import measured_iou
-from napari_sam.training.steps import Window, computing, decode, default_answers
+from napari_sam.training.steps import Window, computing, decode, default_answers, device_of
 
 CORRECTED = 0.5
 """Share of steps that ask for the answer to a corrected prompt instead of a first one."""
@@ -61,14 +61,14 @@ def rehearsal_loss(
     sam, start = models
     rows = torch.arange(len(masks))
     prompts = first_prompts(masks, rough, config, generator, box_middle=sam.config.prompt.box_middle)
-    with computing(config.precision), torch.no_grad():
+    with computing(config.precision, device_of(sam)), torch.no_grad():
         wanted = decode(start, before, prompts, window)
         if float(torch.rand((), generator=generator)) < CORRECTED:
             answers = wanted[0][rows, default_answers(wanted, prompts.ambiguous)].float()
             deep = torch.rand(len(masks), generator=generator) < config.deepest_share
             prompts = correct(prompts, masks, answers, deep, generator)
             wanted = decode(start, before, prompts, window)
-    with computing(config.precision):
+    with computing(config.precision, device_of(sam)):
         outputs = decode(sam, now, prompts, window)
     iou = measured_iou(wanted[0], truth, inside)[rows, default_answers(wanted, prompts.ambiguous)]
     found = (iou >= FOUND).float()
