@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/ablations.py DATA OUT --steps 1200 --card docs/model-card.md
+    python benchmarks/ablations.py DATA OUT --steps 1200 --table docs/model-card.md
 
 Each trains the smallest architecture (`micro`) for the same number of steps, so their figures compare with each other and
 not with those of the model that ships, which has learned for far longer. What is in OUT already is not trained again.
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--synthetic", type=int, default=800, help="generated planes")
-    parser.add_argument("--card", type=Path, help="write the table into this page")
+    parser.add_argument("--table", type=Path, help="write the table into this page")
     options = parser.parse_args()
     limits = EvaluationLimits(clicks=3, objects=5, images=4, planes=3)
     rows = []
@@ -97,8 +97,8 @@ def main() -> None:
     keys = list(rows[0][1])
     lines = ["| | " + " | ".join(keys) + " |", "|---" * (len(keys) + 1) + "|"]
     lines += [f"| {name} | " + " | ".join(f"{found[key]:.3f}" for key in keys) + " |" for name, found in rows]
-    if options.card:
-        write_table(options.card, "ablations", "Ablations", "\n".join(lines))
+    if options.table:
+        write_table(options.table, "ablations", "Ablations", "\n".join(lines))
     print("\n".join(lines))
 
 

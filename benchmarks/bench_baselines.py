@@ -27,11 +27,12 @@ from skimage.filters import gaussian, sobel, threshold_otsu
 from skimage.segmentation import random_walker, watershed
 from skimage.transform import resize
 
+from common import write_table
 from napari_sam.core.planes import Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding
 from napari_sam.inference.predictor import load_model
-from napari_sam.training.evaluate import Evaluation, EvaluationLimits, SetResult, evaluate_sets
+from napari_sam.training.evaluate import Evaluation, EvaluationLimits, evaluate_sets
 
 MARKER_RADIUS = 2
 Method = Callable[[np.ndarray, PromptSet], np.ndarray]
@@ -111,6 +112,7 @@ def from_markers(segment: Callable[[np.ndarray, np.ndarray], np.ndarray], longes
     return method
 
 
+KEYS = ("1", "3", "5", "box")
 METHODS: dict[str, Method] = {
     "otsu": otsu,
     "watershed": from_markers(by_watershed, 512),
@@ -141,27 +143,29 @@ class Baseline:
 
 
 def table(results: dict[str, Evaluation]) -> str:
-    """Rows of methods, one table with all sets below each other."""
-    keys = list(next(iter(results.values())).mean)
-    lines = [
-        "| set | method | "
-        + " | ".join(f"mIoU@{k}" if k[0].isdigit() or k == "box" else k for k in keys)
-        + " |"
+    """A row for each set; for each figure a column for each method."""
+    columns = [(f"@{key}" if key.isdigit() else key, key, name) for key in KEYS for name in results]
+    head = [f"{figure}, {name}" for figure, _, name in columns]
+    lines = ["| set | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+    first = next(iter(results.values()))
+    for i, one in enumerate(first.sets):
+        cells = [f"{results[name].sets[i].miou[key]:.3f}" for _, key, name in columns]
+        lines.append(f"| {one.name} | " + " | ".join(cells) + " |")
+    cells = [f"{results[name].mean[key]:.3f}" for _, key, name in columns]
+    return "\n".join([*lines, "| **mean** | " + " | ".join(cells) + " |"])
+
+
+def beaten(results: dict[str, Evaluation], model: str) -> str:
+    """Where the model does not come first."""
+    first = results[model]
+    lost = [
+        f"{one.name} ({name}, {key})"
+        for name, found in results.items()
+        for one, other in zip(first.sets, found.sets, strict=True)
+        for key in KEYS
+        if other.miou[key] > one.miou[key]
     ]
-    lines.append("|---" * (len(keys) + 2) + "|")
-    for i, one in enumerate(next(iter(results.values())).sets):
-        lines += [line(one.name, name, figures(found.sets[i]), keys) for name, found in results.items()]
-    lines += [line("**mean**", name, found.mean, keys) for name, found in results.items()]
-    return "\n".join(lines)
-
-
-def figures(result: SetResult) -> dict[str, float]:
-    return {**result.miou, "noc85": result.noc85, "worse": result.worse}
-
-
-def line(place: str, method: str, values: dict[str, float], keys: Sequence[str]) -> str:
-    cells = " | ".join(f"{values[key]:.2f}" if key == "noc85" else f"{values[key]:.3f}" for key in keys)
-    return f"| {place} | {method} | {cells} |"
+    return f"Better than the model: {', '.join(lost)}." if lost else "The model is the best on every set."
 
 
 def main() -> None:
@@ -173,16 +177,20 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=0, help="of an image; 0 for all")
     parser.add_argument("--clicks", type=int, default=5)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--table", type=Path, help="write the table into this page")
     options = parser.parse_args()
     planes = options.images if options.planes < 0 else options.planes
     limits = EvaluationLimits(options.clicks, options.objects, options.images, planes)
-    predictors = {f"model {options.model}": load_model(options.model)}
+    predictors = {options.model: load_model(options.model)}
     predictors |= {name: Baseline(METHODS[name]) for name in options.methods}
     results = {
         name: Evaluation(tuple(evaluate_sets(options.folder, one, limits)), limits)
         for name, one in predictors.items()
     }
-    print(table(results))
+    text = f"mIoU after clicks and with a box.\n\n{table(results)}\n\n{beaten(results, options.model)}"
+    if options.table:
+        write_table(options.table, "baselines", "Beside what needs no model", text)
+    print(text)
 
 
 if __name__ == "__main__":
