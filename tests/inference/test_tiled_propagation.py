@@ -7,7 +7,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
 from napari_sam.inference.decoding import answer_plane
 from napari_sam.inference.tiles import plan_tiles
-from napari_sam.propagation import PropagationSettings, propagate_objects
+from napari_sam.propagation import Carry, PropagationSettings, propagate_objects
 from napari_sam.testing.fakes import ArrayVolume
 
 SIDE, RADIUS, DEPTH = 64, 16, 31
@@ -66,7 +66,7 @@ def test_an_object_that_wanders_over_many_tiles_is_followed(threshold_net, truth
     assert len(homes) >= 5
     assert cut  # no single tile holds it there
     seeds = {1: {seed: PromptSet([tuple(np.round(centre(seed)))])}}
-    settings = PropagationSettings(min_likeness=None)
+    settings = PropagationSettings(carry=(Carry.POINTS,), min_likeness=None)
     steps = list(propagate_objects(TiledEncoder(volume, threshold_net), predictor, seeds, settings=settings))
     found = {step.plane_index: step.mask for step in steps if step.region.area}
     assert sorted(found) == list(range(DEPTH))
@@ -82,7 +82,11 @@ def test_another_axis_is_tiled_as_well(threshold_net, truth):
     seeds = {1: {3: PromptSet([tuple(np.round(centre(3)))])}}
     encoder = TiledEncoder(volume, threshold_net)
     steps = propagate_objects(
-        encoder, predictor, seeds, axis=1, settings=PropagationSettings(min_likeness=None)
+        encoder,
+        predictor,
+        seeds,
+        axis=1,
+        settings=PropagationSettings(carry=(Carry.POINTS,), min_likeness=None),
     )
     for step in steps:
         assert step.plane == PlaneRef(1, step.plane_index)

@@ -36,6 +36,11 @@ def carried_prompts(region: Region, settings: PropagationSettings) -> PromptSet:
     )
 
 
+def prompts_to_draw_anew(region: Region) -> PromptSet:
+    """Prompts for a mask that may be wrong: points in it, for the model would repeat the mask itself."""
+    return PromptSet(points_yx=deep_points(region, _N_POINTS))
+
+
 def widened_box(region: Region, margin: float) -> FloatArray:
     """Outer pixel edges of the region, widened by a share of its size, inside the plane: (4,) yxyx."""
     y0, x0, y1, x1 = region.box_yxyx

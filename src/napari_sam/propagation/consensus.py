@@ -18,7 +18,7 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor
 from napari_sam.core.results import PropagationStep
-from napari_sam.propagation.carry import carried_prompts
+from napari_sam.propagation.carry import prompts_to_draw_anew
 from napari_sam.propagation.doubt import filled_doubt
 from napari_sam.propagation.engine import Seeds, Steps, propagate_objects
 from napari_sam.propagation.settings import Direction, PropagationSettings
@@ -106,7 +106,7 @@ def agree(
     for axis in range(3):
         if axis == first.axis or not objects:
             continue
-        seeds = {object_id: one.seed(axis, settings) for object_id, one in objects.items()}
+        seeds = {object_id: one.seed(axis) for object_id, one in objects.items()}
         for step in propagate_objects(
             encoder, predictor, seeds, axis=axis, level=first.level, time=first.time, settings=across
         ):
@@ -129,7 +129,7 @@ class _Object:
         self.runs: dict[int, dict[int, Region]] = {first.axis: dict(masks)}
         self.sureness: list[float] = []
 
-    def seed(self, axis: int, settings: PropagationSettings) -> dict[int, PromptSet]:
+    def seed(self, axis: int) -> dict[int, PromptSet]:
         """The largest section across another axis, as a seed plane: the model draws it again, it may be cut short."""
         rows_cols = [other for other in range(3) if other != self.first.axis]
         areas = np.zeros(self.shape[axis], np.int64)
@@ -139,7 +139,7 @@ class _Object:
             areas[low:high] += region.crop.sum(axis=1 - along)
         index = int(areas.argmax())
         section = Region.from_mask(self.section(self.first.axis, axis, index))
-        return {index: carried_prompts(section, settings)}
+        return {index: prompts_to_draw_anew(section)}
 
     def take(self, axis: int, step: PropagationStep) -> None:
         """Note what a direction found."""

@@ -99,12 +99,12 @@ class PropagationSettings:
         Nothing is carried, or a number makes no sense.
     """
 
-    carry: tuple[Carry, ...] = (Carry.POINTS,)
+    carry: tuple[Carry, ...] = (Carry.MASK,)
     box_margin: float = 0.1
     min_iou: float | None = 0.3
     max_area_change: float | None = 4.0
-    min_predicted_iou: float | None = 0.3
-    min_likeness: float | None = 0.2
+    min_predicted_iou: float | None = 0.5
+    min_likeness: float | None = 0.4
     extra_rules: tuple[StopRule, ...] = ()
     plane_range: tuple[int, int] | None = None
     direction: Direction = Direction.BOTH

@@ -19,7 +19,7 @@ from napari_sam.errors import SessionError
 from napari_sam.inference.predict import predict_plane
 from napari_sam.io.coco import plane_objects
 from napari_sam.io.labels import CHUNK_SIDE
-from napari_sam.propagation.carry import carried_prompts
+from napari_sam.propagation.carry import prompts_to_draw_anew
 from napari_sam.propagation.fronts import closest
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session.history import COPIED, LabelWrite
@@ -151,7 +151,7 @@ def refined_edits(
 ) -> Iterator[tuple[LabelEdit, MaskCandidate]]:
     """The model's own outline of an object, plane by plane, where it agrees with the mask that is there."""
     for plane, region in sorted(written.items()):
-        (prediction,) = predict_plane(_Asking(encoder, predictor), plane, [carried_prompts(region, settings)])
+        (prediction,) = predict_plane(_Asking(encoder, predictor), plane, [prompts_to_draw_anew(region)])
         answer = closest(prediction, region)
         if answer.region.iou(region) >= settings.snap_iou:
             yield LabelEdit(plane, answer.region, object_id), answer
