@@ -99,7 +99,7 @@ def _ended_mask(mask: Array, crop: Crop, rng: Rng) -> Array | None:
             return np.asarray(other == rng.choice(gone))
     for _ in range(8):
         moved = np.roll(mask, rng.integers(0, mask.shape), (0, 1))
-        if (labels[moved] > 0).mean() < 0.1:
+        if moved.any() and (labels[moved] > 0).mean() < 0.1:
             return moved
     return None
 

@@ -24,9 +24,6 @@ Stack = tuple[Array, Array]
 PLANES = 2
 DEPTH = 1.0
 """Seeds lie up to so many spacings above and below the planes."""
-TOUCHING = 0.7
-"""Share of dense tissues whose labels meet in the middle of the membrane, as annotators of whole volumes draw them;
-in the others the membrane is background."""
 PATCH = (1, 3, 3)
 """Neighbourhood of a pixel in its plane."""
 
@@ -119,8 +116,7 @@ def cells(size: int, rng: Rng) -> Stack:
     regions = _Tessellation(size, rng, (14, 90), rng.uniform(0, 0.25))
     width = rng.uniform(1.5, 5)
     membrane = np.exp(-((regions.gap / width) ** 2))
-    border = 0.0 if rng.random() < TOUCHING else rng.uniform(0, 1) * width
-    labels = np.where(regions.gap >= border, regions.index + 1, 0)
+    labels = np.where(regions.gap > rng.uniform(0, 1) * width, regions.index + 1, 0)
     fill = _level(rng, regions.count, rng.uniform(0, 0.12))[regions.index]
     image = 0.25 + membrane * rng.uniform(0.3, 0.7) + fill + rng.uniform(0, 0.12) * texture(size, rng)
     if rng.random() < 0.5:
@@ -138,8 +134,7 @@ def neurites(size: int, rng: Rng) -> Stack:
     shade = _level(rng, regions.count, rng.uniform(0, 0.06))[owner]
     image = 0.7 + shade + rng.uniform(0.02, 0.1) * texture(size, rng) - membrane * rng.uniform(0.25, 0.6)
     image = _vesicles_inside(image, inner & (regions.gap > 2 * width), rng)
-    labelled = inner | (rng.random() < TOUCHING)
-    return image, _connected(np.where(labelled, owner + 1, 0))
+    return image, _connected(np.where(inner, owner + 1, 0))
 
 
 def _near_border(border: Array, gap: Array) -> Array:
