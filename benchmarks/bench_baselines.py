@@ -187,7 +187,8 @@ def main() -> None:
         name: Evaluation(tuple(evaluate_sets(options.folder, one, limits)), limits)
         for name, one in predictors.items()
     }
-    text = f"mIoU after clicks and with a box.\n\n{table(results)}\n\n{beaten(results, options.model)}"
+    part = f"--images {options.images} --objects {options.objects} --planes {planes}"
+    text = f"mIoU after clicks and with a box (`python benchmarks/bench_baselines.py DATA/eval {part}`).\n\n{table(results)}\n\n{beaten(results, options.model)}"
     if options.table:
         write_table(options.table, "baselines", "Beside what needs no model", text)
     print(text)
