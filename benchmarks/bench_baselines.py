@@ -188,7 +188,9 @@ def main() -> None:
         for name, one in predictors.items()
     }
     part = f"--images {options.images} --objects {options.objects} --planes {planes}"
-    text = f"mIoU after clicks and with a box (`python benchmarks/bench_baselines.py DATA/eval {part}`).\n\n{table(results)}\n\n{beaten(results, options.model)}"
+    command = f"`python benchmarks/bench_baselines.py DATA/eval {part}`"
+    found = f"{table(results)}\n\n{beaten(results, options.model)}"
+    text = f"mIoU after clicks and with a box ({command}).\n\n{found}"
     if options.table:
         write_table(options.table, "baselines", "Beside what needs no model", text)
     print(text)
