@@ -197,42 +197,25 @@ class SamConfig:
         return 4 * self.grid
 
 
-_MICRO_DECODER = MaskDecoderConfig(heads=4, mlp_dim=512, iou_head_dim=128)
 _TEST_DECODER = MaskDecoderConfig(heads=2, mlp_dim=32, iou_head_dim=16)
 _TEST_PROMPT = PromptEncoderConfig(mask_channels=8)
+
+
+def _small_sam(name: str, encoder: PyramidConfig) -> SamConfig:
+    """A model of ours: they differ in their image encoder alone."""
+    prompt = PromptEncoderConfig(pe_scale=3.0, box_middle=True)
+    decoder = MaskDecoderConfig(heads=4, mlp_dim=512, iou_head_dim=128)
+    return SamConfig(name, 512, encoder, prompt, decoder, 128, connected=True)
+
 
 _ALL = (
     SamConfig("vit_b", 1024, ViTConfig(768, 12, 12, (2, 5, 8, 11))),
     SamConfig("vit_l", 1024, ViTConfig(1024, 24, 16, (5, 11, 17, 23))),
     SamConfig("vit_h", 1024, ViTConfig(1280, 32, 16, (7, 15, 23, 31))),
     SamConfig("vit_t", 1024, TinyViTConfig()),
-    SamConfig(
-        "micro",
-        512,
-        PyramidConfig(),
-        PromptEncoderConfig(pe_scale=3.0, box_middle=True),
-        _MICRO_DECODER,
-        128,
-        connected=True,
-    ),
-    SamConfig(
-        "small",
-        512,
-        PyramidConfig(blocks=(2, 4, 6, 3)),
-        PromptEncoderConfig(pe_scale=3.0, box_middle=True),
-        _MICRO_DECODER,
-        128,
-        connected=True,
-    ),
-    SamConfig(
-        "medium",
-        512,
-        PyramidConfig(blocks=(4, 8, 7, 3)),
-        PromptEncoderConfig(pe_scale=3.0, box_middle=True),
-        _MICRO_DECODER,
-        128,
-        connected=True,
-    ),
+    _small_sam("micro", PyramidConfig()),
+    _small_sam("small", PyramidConfig(blocks=(2, 4, 6, 3))),
+    _small_sam("medium", PyramidConfig(blocks=(4, 8, 7, 3))),
     SamConfig("vit_test", 64, ViTConfig(32, 2, 2, (1,), window=3), _TEST_PROMPT, _TEST_DECODER, 32),
     SamConfig(
         "tiny_vit_test",

@@ -16,7 +16,7 @@ from napari_sam.training.clicks import correct, first_prompts
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.examples import Batch
 from napari_sam.training.losses import measured_iou
-from napari_sam.training.steps import Window, computing, decode, default_answers, device_of
+from napari_sam.training.steps import Window, computing, decode, default_answers, device_of, objects_of
 
 CORRECTED = 0.5
 """Share of steps that ask for the answer to a corrected prompt instead of a first one."""
@@ -54,9 +54,8 @@ def rehearsal_loss(
     scalar tensor
     """
     count = batch.masks.shape[1]
-    truth = torch.from_numpy(batch.masks).flatten(0, 1).float() / 255
-    masks, rough = truth > 0.5, torch.from_numpy(batch.rough).flatten(0, 1)
-    inside = torch.from_numpy(batch.inside).repeat_interleave(count, 0).float()
+    truth, rough, inside = objects_of(batch, device_of(models[0]))
+    masks = truth > 0.5
     now, before = (embedding.repeat_interleave(count, 0) for embedding in embeddings)
     sam, start = models
     rows = torch.arange(len(masks))

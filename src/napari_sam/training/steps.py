@@ -83,6 +83,16 @@ def decode(sam: Sam, embedding: Tensor, prompts: Prompts, window: Window) -> tup
     return sam.mask_decoder.predict_masks(embedding, sam.prompt_encoder.dense_pe(window), sparse, dense)
 
 
+def objects_of(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Truth (0..1), rough mask (bool) and inside (0 or 1) of all N objects of a batch, each (N, h, w)."""
+    masks, rough, inside = (
+        torch.from_numpy(array).to(device, non_blocking=True)
+        for array in (batch.masks, batch.rough, batch.inside)
+    )
+    count = masks.shape[1]
+    return masks.flatten(0, 1).float() / 255, rough.flatten(0, 1), inside.repeat_interleave(count, 0).float()
+
+
 def default_answers(outputs: tuple[Tensor, Tensor], ambiguous: Tensor) -> Tensor:
     """(N,) which output a user would get: by predicted IoU for one point, else output 0."""
     best = 1 + outputs[1][:, 1:].argmax(1)
@@ -103,9 +113,8 @@ def interactive_step(
     `generator` belongs to the model's device.
     """
     count, device, decisions = batch.masks.shape[1], device_of(sam), _decisions(generator, 1)
-    truth = torch.from_numpy(batch.masks).to(device, non_blocking=True).flatten(0, 1).float() / 255
-    masks, rough = truth > 0.5, torch.from_numpy(batch.rough).to(device, non_blocking=True).flatten(0, 1)
-    inside = torch.from_numpy(batch.inside).to(device, non_blocking=True).repeat_interleave(count, 0).float()
+    truth, rough, inside = objects_of(batch, device)
+    masks = truth > 0.5
     embedding = embedding.repeat_interleave(count, 0)
     middle = sam.config.prompt.box_middle
     prompts = first_prompts(masks, rough, config, generator, box_middle=middle)
