@@ -22,7 +22,7 @@ from napari_sam.core.protocols import Predictor
 from napari_sam.inference.predictor import load_model
 from napari_sam.training.augment import normalise
 from napari_sam.training.curves import need_matplotlib
-from napari_sam.training.evaluate import EvaluationLimits, measured_objects, measured_sets
+from napari_sam.training.evaluate import EvaluationLimits, SeenImage, measured_objects, measured_sets
 from napari_sam.training.protocol import first_click, iou
 
 SHOWN = (
@@ -65,7 +65,7 @@ def worst_of_image(
         return None
     clicks = [first_click(truth).yx for truth in truths]
     prompts = [PromptSet(np.array([click], float)) for click in clicks]
-    answers = [answer.mask for answer in model.predict_many(model.encode(image), prompts)]
+    answers = [answer.mask for answer in SeenImage(image, model).ask(prompts)]
     ious = [iou(answer, truth) for answer, truth in zip(answers, truths, strict=True)]
     i = int(np.argmin(ious))
     box = surroundings(truths[i])

@@ -17,7 +17,8 @@ from napari_sam.inference.decoding import answer_plane
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.inference.levels import Source, scale_of, source_of
 from napari_sam.inference.predict import predict_plane
-from napari_sam.inference.tiles import LARGE, SMALL, fitting_scale, plan_tiles, size_of
+from napari_sam.inference.sight import Sight, answered, answers
+from napari_sam.inference.tiles import LARGE, SMALL, closest_scale, fitting_scale, plan_tiles, size_of
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume, FakePredictor, FakeStore
 from napari_sam.testing.phantoms import discs_plane
 
@@ -195,6 +196,35 @@ def test_the_scale_suits_the_plane_and_the_object(shown, height, width, diameter
 
 
 @pytest.mark.parametrize(
+    ("shape", "scale"),
+    [
+        ((700, 512), 0.5),
+        ((400, 512), 0.5),
+        ((512, 641), 0.5),
+        ((250, 250), 0.25),  # enlarged to the input anyhow
+        ((20, 100), 0.125),
+        ((30, 30), 1),  # tiles of 16 pixels
+        ((3000, 3000), 1),  # a mask prompt of 36 million cells
+    ],
+)
+def test_closely_a_tile_shows_about_half_as_much(shape, scale):
+    assert closest_scale(shape, 512) == scale
+    if scale < 1:
+        side = max(y1 - y0 for y0, _, y1, _ in plan_tiles(shape, 512, scale=scale))
+        assert 0.3 * min(512, max(shape)) <= max(side, round(512 * scale)) <= 0.7 * min(512, max(shape))
+
+
+@given(st.integers(0, 4), st.integers(20, 3000), st.integers(20, 3000), st.floats(1, 500))
+def test_only_what_is_small_at_full_resolution_is_enlarged(shown, height, width, diameter):
+    shape, size = (height, width), (diameter, diameter)
+    plain = fitting_scale(2**shown, shape, 512, size)
+    found = fitting_scale(2**shown, shape, 512, size, 0.25)
+    is_small = diameter < SMALL * min(512, max(shape))
+    assert (found == 0.25) == (plain == 1 and is_small)
+    assert fitting_scale(0.25, shape, 512, size) >= 1, "nobody else looks so closely"
+
+
+@pytest.mark.parametrize(
     ("prompts", "size"),
     [
         (PromptSet([(3, 4)]), (0, np.inf)),
@@ -239,6 +269,57 @@ def test_a_plane_is_encoded_once_a_scale(factors):
     assert [seen[scale].scale for scale in (1, 2, 4)] == [1, 2, 4]
     assert len(seen[4].tiles) == 1
     assert len(store.records) == sum(len(one.tiles) for one in seen.values())
+
+
+class Closer(FakePredictor):
+    """Looks at small objects enlarged."""
+
+    looks_closer = True
+
+
+def discs():
+    """A plane of 200 x 300 with discs of 5, 30 and 6 pixels across; tiles of 128 show it, closely of 64."""
+    return discs_plane((200, 300), [(30, 40), (110, 150), (150, 250)], [2.5, 15, 3])
+
+
+def test_small_objects_are_looked_at_enlarged_and_large_ones_are_not():
+    phantom = discs()
+    predictor, plane = Closer(tile_size=128), PlaneRef(0, 0)
+    encoder = CachedEncoder(ArrayVolume(phantom.image[None]), predictor)
+    free = [Sight(is_fixed=False)] * 3
+    clicks = [PromptSet([point]) for point in ((30, 40), (110, 150), (150, 250))]
+    found = answers(encoder, plane, clicks, free)
+    assert [one.scale for one in found] == [0.5, 1, 0.5]
+    for number, one in enumerate(found, 1):
+        np.testing.assert_array_equal(one.mask, phantom.labels == number)
+    boxes = [PromptSet(box_yxyx=np.array(one.region.box_yxyx) - 0.5) for one in found]
+    predictor.reset_counts()
+    assert [one.scale for one in answers(encoder, plane, boxes, free)] == [0.5, 1, 0.5]
+    assert predictor.n_predictions == 3, "a box says how large its object is"
+    assert answered(encoder, plane, clicks[0], Sight()).scale == 1, "the user said so"
+    predictor.looks_closer = False
+    assert [one.scale for one in answers(encoder, plane, clicks, free)] == [1, 1, 1]
+
+
+def test_a_correction_stays_as_close_as_the_answer():
+    phantom = discs()
+    encoder = CachedEncoder(ArrayVolume(phantom.image[None]), Closer(tile_size=128))
+    first = answered(encoder, PlaneRef(0, 0), PromptSet([(30, 40)]), Sight(is_fixed=False))
+    more = PromptSet([(30, 40), (110, 150)], low_res_logits=first.low_res_logits)
+    second = answered(encoder, PlaneRef(0, 0), more, Sight(first.scale))
+    assert (first.scale, second.scale) == (0.5, 0.5)
+    np.testing.assert_array_equal(second.mask, np.isin(phantom.labels, [1, 2]))
+
+
+def test_tiles_seen_closely_are_kept_like_any_other():
+    """A small tile is the same at any scale that enlarges it, so it is found again."""
+    predictor, store = Closer(tile_size=128), FakeStore()
+    encoder = CachedEncoder(ArrayVolume(discs().image[None]), predictor, store)
+    click = PromptSet([(30, 40)])
+    for _ in range(2):
+        answered(encoder, PlaneRef(0, 0), click, Sight(is_fixed=False))
+    assert predictor.n_encodes == len(store.records)
+    assert {key.scale for key in store.records} == {1}
 
 
 def test_the_same_tile_of_two_levels_is_not_mixed_up():

@@ -1,5 +1,7 @@
 """An object ends where its mask no longer lies on what it looks like."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, StopReason, TileEmbedding
 from napari_sam.errors import PromptError
 from napari_sam.propagation import Carry, PropagationSettings, propagate_objects
-from napari_sam.propagation.appearance import Look, look_of
+from napari_sam.propagation.appearance import Look, Reference, look_of
 from napari_sam.testing.fakes import ArrayVolume, FakeEncoder, FakePredictor
 
 
@@ -74,6 +76,22 @@ def test_of_several_tiles_the_one_that_holds_the_mask_counts():
     assert found.inside.tolist() == [2]
 
 
+def test_presence_holds_the_estimate_against_that_for_the_seed():
+    """By hand: logit(0.5) = 0, so 0.17 - 4.03 * 0.5 + 2.75 = 0.905 for an estimate as high as on the seed plane."""
+    reference = Reference(look([1], [0]), 0.5)
+    assert reference.presence(0.5, 1.0) == pytest.approx(1 / (1 + np.exp(-0.905)))
+    assert Reference(look([1], [0]), 0.9).presence(0.5, 1.0) < 0.35  # where it was sure, 0.5 is little
+    assert reference.presence(0.5, 0.0) < 0.2
+    assert reference.presence(1.0, 9.0) == reference.presence(0.98, 1.5) < 1
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(-2, 3), st.floats(0, 0.2), st.floats(0, 0.5))
+def test_presence_rises_with_estimate_and_likeness(own, estimate, likeness, surer, liker):
+    reference = Reference(look([1], [0]), own)
+    assert reference.presence(estimate, likeness) <= reference.presence(estimate + surer, likeness)
+    assert reference.presence(estimate, likeness) <= reference.presence(estimate, likeness + liker)
+
+
 class Copying(FakePredictor):
     """Answers a mask prompt with itself, whatever the image shows."""
 
@@ -113,7 +131,10 @@ def test_an_object_ends_where_it_is_seen_no_more(fading):
 
 
 def test_without_the_rule_a_copied_mask_goes_on_to_the_end(fading):
-    assert len([step for step in carried(fading, min_likeness=None) if step.region.area]) == 16
+    assert (
+        len([step for step in carried(fading, min_likeness=None, min_presence=None) if step.region.area])
+        == 16
+    )
 
 
 def test_one_plane_in_which_it_is_not_seen_is_bridged(fading):
@@ -122,9 +143,52 @@ def test_one_plane_in_which_it_is_not_seen_is_bridged(fading):
     assert sorted(step.plane_index for step in steps if step.region.area) == [4, 5, 6, 7, 8, 9]
 
 
+class Fading(Copying):
+    """As sure of a mask as its place is bright, as a fraction of `unsure`."""
+
+    def __init__(self, unsure):
+        super().__init__()
+        self.unsure = unsure
+
+    def predict_many(self, embedding, prompts):
+        found = super().predict_many(embedding, prompts)
+        return [
+            replace(
+                one,
+                candidates=tuple(replace(c, predicted_iou=self._sure(embedding, c)) for c in one.candidates),
+            )
+            for one in found
+        ]
+
+    def _sure(self, embedding, candidate):
+        values = embedding.array[0][candidate.region.mask]
+        return self.unsure * float(values.mean()) / 200
+
+
+@pytest.mark.parametrize("unsure", [0.95, 0.6, 0.3])
+def test_a_model_that_is_never_sure_carries_as_far_as_one_that_is(fading, unsure):
+    fading[7] = fading[6]
+    predictor = Fading(unsure)
+    seeds = {1: {6: PromptSet([(20, 20)])}}
+    settings = PropagationSettings(min_likeness=None)
+    encoder = FakeEncoder(ArrayVolume(fading), predictor)
+    steps = list(propagate_objects(encoder, predictor, seeds, settings=settings))
+    assert sorted(step.plane_index for step in steps if step.region.area) == [4, 5, 6, 7, 8, 9]
+
+
+def test_behind_a_weak_plane_an_object_has_to_be_there_beyond_doubt(fading):
+    """Half as bright behind the gap: enough to go on with, not enough to begin again."""
+    fading[8:10, 14:27, 14:27] = 110
+    assert 9 in [step.plane_index for step in carried(fading) if step.region.area]
+    fading[7] = 30
+    assert 9 not in [step.plane_index for step in carried(fading) if step.region.area]
+
+
 def test_a_likeness_above_one_would_end_everything():
     with pytest.raises(PromptError, match=r"min_likeness .* 1\.5"):
         PropagationSettings(min_likeness=1.5)
+    with pytest.raises(PromptError, match=r"min_presence .* 1\.0"):
+        PropagationSettings(min_presence=1.0)
 
 
 def test_a_seed_on_the_end_of_an_object_does_not_say_what_it_looks_like(fading):

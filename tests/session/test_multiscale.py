@@ -10,6 +10,7 @@ from napari_sam.core.contrast import Contrast
 from napari_sam.core.planes import PlaneRef
 from napari_sam.embedding import MemoryStore
 from napari_sam.inference.encode import CachedEncoder
+from napari_sam.inference.sight import Sight
 from napari_sam.io.labels import open_labels
 from napari_sam.io.volume import open_volume
 from napari_sam.propagation.settings import Direction
@@ -17,7 +18,7 @@ from napari_sam.session.engine import SamBackend
 from napari_sam.session.journal import FILE_NAME, pack_line, read_journal
 from napari_sam.session.marks import Marks, ShapeKind, ShapeMark
 from napari_sam.session.replay import replay
-from napari_sam.session.sight import CLOSER, Shown, Sight
+from napari_sam.session.shown import CLOSER, Shown
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume, FakePredictor
 from napari_sam.testing.phantoms import ball_volume, discs_plane
 from napari_sam.testing.sessions import Desk, FakeBackend
@@ -278,6 +279,35 @@ def test_propagation_keeps_the_scale_of_its_object_and_replays_identically(tmp_p
     report = json.loads((tmp_path / "again" / "session.json").read_text())
     assert [(one["id"], one["scale"]) for one in report["objects"]] == [(1, 8), (2, 1)]
     assert report["settings"]["seen_level"] is None
+
+
+class CloserBackend(ScalingBackend):
+    """A model that looks at small objects enlarged."""
+
+    def __init__(self):
+        super().__init__()
+        self.predictor.looks_closer = True
+
+
+def test_what_was_looked_at_enlarged_is_corrected_carried_and_replayed_so(tmp_path):
+    tiny = ball_volume((4, 96, 128), [(2, 30, 40), (2, 60, 100)], [1.6, 14.0])
+    scene = Scene(tmp_path / "one", tiny.image, CloserBackend()).open()
+    scene.click((2, 30, 40))
+    assert scene.session.record.scale == 0.5
+    np.testing.assert_array_equal(scene.session.record.pending[PLANE].mask, tiny.labels[2] == 1)
+    scene.session.set_marks(Marks([(0, 2, 30, 40), (0, 2, 60, 100)], [True, False]))
+    scene.desk.settle()
+    answers = [e for e in scene.session.journal.events() if e["event"] == "answer"]
+    assert [one["scale"] for one in answers] == [0.5, 0.5]
+    scene.session.propagate()
+    scene.desk.settle()
+    assert not scene.desk.errors
+    np.testing.assert_array_equal(scene.labels(), tiny.labels == 1)
+    labels = scene.labels()
+    scene.close()
+    again = replay(tmp_path / "one", open_volume(tiny.image), CloserBackend(), tmp_path / "again")
+    assert again.is_identical
+    np.testing.assert_array_equal(open_labels(tmp_path / "again" / "labels.zarr")[:], labels)
 
 
 def test_a_session_that_goes_on_asks_at_the_same_scale(tmp_path, path):

@@ -10,6 +10,7 @@ from napari_sam.core.results import MaskPrediction
 from napari_sam.errors import DeviceMemoryError, PromptError
 from napari_sam.inference.answers import denies_mask
 from napari_sam.io.volume import open_volume
+from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session.marks import Marks, ShapeKind, ShapeMark
 from napari_sam.session.resolve import Blocked
 from napari_sam.session.state import OverlapPolicy
@@ -142,7 +143,7 @@ def test_a_second_propagation_takes_back_what_the_first_found_too_far(desk):
     desk.settle()
     first = set(desk.session.record.written)
     desk.backend.predictor.predicted_iou = 0.1
-    desk.session.propagate()
+    desk.session.propagate(PropagationSettings(min_predicted_iou=0.5))
     desk.settle()
     assert set(desk.session.record.written) == {PLANE} < first
     assert np.flatnonzero(desk.session.labels.array[:].any((1, 2))).tolist() == [Z]

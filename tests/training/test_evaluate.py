@@ -10,7 +10,7 @@ from napari_sam.errors import DependencyError, ExportError, InputWarning, Traini
 from napari_sam.testing.fakes import FakePredictor
 from napari_sam.training import curves
 from napari_sam.training.curves import draw_curves, draw_run
-from napari_sam.training.evaluate import EvaluationLimits, click_curves, evaluate
+from napari_sam.training.evaluate import EvaluationLimits, SeenImage, click_curves, evaluate
 
 
 def write(folder, image, labels, name="0000"):
@@ -96,7 +96,7 @@ def test_every_click_follows_from_the_answer_before(tmp_path):
             return super().predict_many(embedding, prompts)
 
     predictor = Listening()
-    curve = click_curves(predictor, predictor.encode(image), [truth], 4)
+    curve = click_curves(SeenImage(image, predictor), [truth], 4)
     assert curve[0].tolist() == [pytest.approx(0.25), 1, 1, 1]
     assert len(asked) == 2  # nothing is clicked once it is perfect
     assert asked[0].points_yx.tolist() == [[9, 9]]

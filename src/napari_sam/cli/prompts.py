@@ -144,7 +144,14 @@ class _Node:
 
 def read_settings(node: _Node) -> PropagationSettings:
     """The optional section on how objects are carried; a field set to null turns its rule off."""
-    numbers = ("box_margin", "min_iou", "max_area_change", "min_predicted_iou", "min_likeness")
+    numbers = (
+        "box_margin",
+        "min_iou",
+        "max_area_change",
+        "min_predicted_iou",
+        "min_likeness",
+        "min_presence",
+    )
     fields = node.fields(("carry", "plane_range", "direction", "fusion", *numbers))
     given: dict[str, Any] = {}
     for name, field in fields.items():

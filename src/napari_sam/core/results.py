@@ -51,7 +51,7 @@ class ImageEmbedding:
         Which weights made it; a model refuses embeddings that are not its own.
     tile_size : int, optional
         Pixels along the side of a grid tile; as many as the model's input has when left out.
-    scale : int
+    scale : float
         Pixels of the plane, along a side, that went into one pixel of what was encoded.
     """
 
@@ -59,7 +59,7 @@ class ImageEmbedding:
     tiles: tuple[TileEmbedding, ...]
     model_digest: str
     tile_size: int | None = None
-    scale: int = 1
+    scale: float = 1
 
     @property
     def array(self) -> FloatArray:
@@ -131,13 +131,13 @@ class MaskPrediction:
         At least one.
     chosen : int
         The one a user gets by default.
-    scale : int
+    scale : float
         Of the embedding that was asked.
     """
 
     candidates: tuple[MaskCandidate, ...]
     chosen: int = 0
-    scale: int = 1
+    scale: float = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.chosen < len(self.candidates):
@@ -312,7 +312,7 @@ class EncodeEvent:
     from_cache: bool
     done: int
     total: int
-    scale: int = 1
+    scale: float = 1
 
 
 def as_image(array: Array) -> Array:

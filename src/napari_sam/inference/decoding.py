@@ -103,11 +103,11 @@ class DecodingPlane:
         self.shape: Shape2D = embedding.plane_shape
         self.tiles: dict[BoxYXYX, TileEmbedding] = {tile.box_yxyx: tile for tile in embedding.tiles}
         self.tile_size = embedding.tile_size or self.config.image_size
-        plan = plan_tiles(self.shape, self.tile_size // embedding.scale, scale=embedding.scale)
+        plan = plan_tiles(self.shape, round(self.tile_size / embedding.scale), scale=embedding.scale)
         self.is_tiled = len(plan) > 1
         self.plan = plan
         self.boxes = tuple(box for box in plan if box in self.tiles)
-        self.grid = Grid(self.shape, self.tile_size // self.config.mask_size)
+        self.grid = Grid(self.shape, max(1, self.tile_size // self.config.mask_size))
 
     @property
     def logits_shape(self) -> Shape2D:

@@ -62,7 +62,7 @@ class CachedEncoder:
 
     Attributes
     ----------
-    scale : int
+    scale : float
         Pixels of a plane, along a side, that go into one pixel of what is encoded; see `at`.
     """
 
@@ -78,12 +78,12 @@ class CachedEncoder:
         self.store: EmbeddingStore = store if store is not None else MemoryStore()
         self.digests: dict[tuple[PlaneRef, BoxYXYX], str] = {}
         self._contrasts: dict[int, Contrast] = {}
-        self.scale = 1
+        self.scale: float = 1
         self._fixed = contrast
         self._lock = RLock()
 
-    def at(self, scale: int) -> Self:
-        """The same encoder, over the same store, that looks at planes from afar, see `inference.levels`.
+    def at(self, scale: float) -> Self:
+        """The same encoder, over the same store, that looks at planes from afar, see `inference.levels`, or closely.
 
         Its tiles cover `scale` times as many pixels of a plane along each side.
         """
@@ -175,7 +175,7 @@ class CachedEncoder:
             tile_yxyx=box,
             pixels=pixels,
             preprocessing=PREPROCESSING_VERSION,
-            scale=self.scale,
+            scale=max(1, round(self.scale)),  # a small tile is the same at any scale that enlarges it
         )
 
     def look_up(self, key: EmbeddingKey) -> FloatArray | None:
@@ -266,5 +266,5 @@ class _PlaneWork:
         tiles = tuple(
             encoder.tile(self.found[box], box, self.source.encoded_shape(box)) for box in self.boxes
         )
-        tile_size = encoder.scale * encoder.tile_size(shape)
+        tile_size = round(encoder.scale * encoder.tile_size(shape))
         return ImageEmbedding(shape, tiles, encoder.predictor.digest, tile_size, encoder.scale)

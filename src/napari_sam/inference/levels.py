@@ -83,12 +83,12 @@ class Source:
         return np.asarray(np.rint(averaged(pixels, rows, cols, contrast.apply)), np.uint8)
 
 
-def source_of(volume: VolumeLike, plane: PlaneRef, scale: int) -> Source:
-    """What is read for a plane that is looked at at a scale: the plane itself at scale 1.
+def source_of(volume: VolumeLike, plane: PlaneRef, scale: float) -> Source:
+    """What is read for a plane that is looked at at a scale: the plane itself at scale 1 and below.
 
     A coarser level may have fewer planes; several planes are then shown by the one that lies nearest.
     """
-    if scale == 1:
+    if scale <= 1:
         return Source(plane, volume.plane_shape(plane.axis, plane.level))
     levels = VolumeSpace.of(volume).levels
     own = levels[plane.level]

@@ -96,6 +96,11 @@ class SamPredictor:
         """Pixels along the side of a tile: larger planes are tiled, see `inference.tiles`."""
         return tile_size_for(self.spec.object_diameter, self.config.image_size, self.config.mask_size)
 
+    @property
+    def looks_closer(self) -> bool:
+        """Whether small objects are looked at enlarged, see `inference.sight`."""
+        return self.config.looks_closer
+
     def encode(self, image: Array, contrast: Contrast | None = None) -> ImageEmbedding:
         """Encode one image.
 

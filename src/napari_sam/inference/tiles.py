@@ -30,6 +30,10 @@ THINNEST = 0.125
 """A plane is not shrunk so far that its shorter side has less than this share of a tile's."""
 SMALL = 0.075
 """Below this share of a tile's side an object is looked at more closely, where that is possible."""
+CLOSEST_TILE = 32
+"""Pixels of a plane along the side of the smallest tiles that are looked at closely."""
+MOST_CELLS = 1 << 22
+"""Larger planes are not looked at more closely than at full resolution: a mask prompt has a cell for each pixel there."""
 COARSEST = 4.0
 """Shrunk more than this, the overview shows only objects that fit no grid tile well enough."""
 
@@ -60,7 +64,7 @@ def tile_size_for(diameter: float | None, image_size: int, mask_size: int) -> in
 
 
 def plan_tiles(
-    plane_shape: Shape2D, tile_size: int, overlap: float = OVERLAP, scale: int = 1
+    plane_shape: Shape2D, tile_size: int, overlap: float = OVERLAP, scale: float = 1
 ) -> tuple[BoxYXYX, ...]:
     """Grid tiles of a plane, in row-major order.
 
@@ -72,15 +76,19 @@ def plan_tiles(
         Side of the model's input, in pixels of what is encoded.
     overlap : float
         Least part of a tile that it shares with the next.
-    scale : int
+    scale : float
         Pixels of the plane, along a side, that go into one pixel of what is encoded. Tiles begin at its multiples.
+        Below 1 the tiles are smaller, and are encoded enlarged.
 
     Returns
     -------
     tuple of (y0, x0, y1, x1)
         The whole plane alone, where it is at most `RESIZE_LIMIT` times the input.
     """
+    if scale < 1:
+        return plan_tiles(plane_shape, round(tile_size * scale), overlap)
     if scale > 1:
+        scale = round(scale)
         seen = plan_tiles((-(-plane_shape[0] // scale), -(-plane_shape[1] // scale)), tile_size, overlap)
         return tuple(_within([scale * side for side in box], plane_shape) for box in seen)
     height, width = plane_shape
@@ -151,12 +159,14 @@ def size_of(prompts: PromptSet) -> Size:
     return diameter, diameter if prompts.box_yxyx is not None or prompts.mask is not None else np.inf
 
 
-def fitting_scale(scale: int, plane_shape: Shape2D, tile_size: int, size: Size = ANY_SIZE) -> int:
+def fitting_scale(
+    scale: float, plane_shape: Shape2D, tile_size: int, size: Size = ANY_SIZE, closest: float = 1
+) -> float:
     """The scale at which an object is seen well, nearest to the one at which it is shown.
 
     Parameters
     ----------
-    scale : int
+    scale : float
         Pixels of the plane, along a side, in a pixel of what is shown.
     plane_shape : (int, int)
         Height and width of the plane. It is never shrunk below one tile, nor to a thin strip.
@@ -164,6 +174,8 @@ def fitting_scale(scale: int, plane_shape: Shape2D, tile_size: int, size: Size =
         Side of a tile in pixels of what is encoded.
     size : (float, float)
         Of the object, see `size_of`.
+    closest : float
+        The scale for objects that are small at full resolution, see `closest_scale`; 1 where there is none.
     """
     coarsest = 1
     while (
@@ -171,12 +183,35 @@ def fitting_scale(scale: int, plane_shape: Shape2D, tile_size: int, size: Size =
         and min(plane_shape) >= 2 * THINNEST * tile_size * coarsest
     ):
         coarsest *= 2
-    scale = min(scale, coarsest)
+    scale = min(max(scale, 1), coarsest)
     while 2 * scale <= coarsest and size[0] > LARGE * tile_size * scale:
         scale *= 2
     while scale > 1 and size[1] < SMALL * tile_size * scale:
         scale //= 2
-    return scale
+    is_small = size[1] < SMALL * min(tile_size, max(plane_shape))
+    return closest if scale == 1 and is_small else scale
+
+
+def closest_scale(plane_shape: Shape2D, tile_size: int) -> float:
+    """The scale at which a tile shows about half as much of a plane, along a side, as at full resolution.
+
+    Parameters
+    ----------
+    plane_shape : (int, int)
+        Height and width of the plane.
+    tile_size : int
+        Side of a tile in pixels of what is encoded. A plane that is smaller is enlarged to it anyhow.
+
+    Returns
+    -------
+    float
+        A half, a quarter, ...; 1 where the plane is too large or too small.
+    """
+    scale = 0.5
+    while max(plane_shape) <= RESIZE_LIMIT * tile_size * scale:
+        scale /= 2
+    is_possible = tile_size * scale >= CLOSEST_TILE and plane_shape[0] * plane_shape[1] <= MOST_CELLS
+    return scale if is_possible else 1
 
 
 def best_tile(boxes: Sequence[BoxYXYX], around: FloatArray) -> int:

@@ -27,7 +27,7 @@ from napari_sam.session.preview import Redraw
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.resolve import Blocked, check_plane, editable_level, parallel
 from napari_sam.session.session import Session
-from napari_sam.session.sight import WHOLE, Shown
+from napari_sam.session.shown import WHOLE, Shown
 
 NO_IMAGE = Blocked("Choose an image layer, or open one (File > Open Sample has two).")
 MOVED = ("scale", "translate", "rotate", "shear", "affine")

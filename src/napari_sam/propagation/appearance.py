@@ -5,6 +5,10 @@ something, and the decoder finds something. The embedding tells. On a seed plane
 and its mean around the mask are two points in the space of features; the line between them leads from "around it"
 (0) to "the object" (1), and the mean inside a later mask has a place along that line, its *likeness*. Of several seed
 planes the one counts on which the object stands out most: others may show no more than its end.
+
+How sure the model is differs from object to object and from image to image. So its estimate of the IoU is held
+against the one that it gives when the mask of a seed plane is carried onto that plane itself, where the object is beyond
+doubt. Both together make the *presence* of an object.
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ from napari_sam.core.results import ImageEmbedding, TileEmbedding
 
 _AROUND = 2
 """The surroundings are so many cells wide, one cell away from the mask."""
+_LOGIT, _OWN, _LIKENESS, _BIAS = 1.35, -4.03, 2.75, 0.17
+"""Logistic regression of "more than half of the mask is on the object", see docs/propagation.md."""
+_ESTIMATES, _ALIKE = (0.02, 0.98), 1.5
+"""Estimates are clipped to this range, likeness to this height, before it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +51,37 @@ class Look:
         line = reference.inside - reference.around
         length = float(line @ line)
         return float((self.inside - reference.around) @ line) / length if length > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reference:
+    """What is known of an object from its seed planes.
+
+    Parameters
+    ----------
+    look : Look
+        Where it stands out most.
+    predicted_iou : float
+        The highest that the model estimates for a seed mask carried onto its own plane.
+    """
+
+    look: Look
+    predicted_iou: float = 1.0
+
+    def presence(self, predicted_iou: float, likeness: float) -> float:
+        """Probability, 0 to 1, that a carried mask is on its object still.
+
+        Parameters
+        ----------
+        predicted_iou : float
+            The model's estimate for the mask.
+        likeness : float
+            See `Look.likeness`.
+        """
+        sure = float(np.clip(predicted_iou, *_ESTIMATES))
+        score = _LOGIT * np.log(sure / (1 - sure)) + _OWN * self.predicted_iou
+        score += _LIKENESS * min(likeness, _ALIKE) + _BIAS
+        return float(1 / (1 + np.exp(-score)))
 
 
 def clearest(looks: Iterable[Look | None]) -> Look | None:

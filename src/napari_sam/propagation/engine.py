@@ -29,7 +29,7 @@ from napari_sam.core.results import ImageEmbedding, MaskPrediction, PropagationS
 from napari_sam.errors import PromptError
 from napari_sam.inference.predict import predict_plane
 from napari_sam.propagation.anchors import Gap, gaps_of
-from napari_sam.propagation.appearance import Look, clearest, look_of
+from napari_sam.propagation.appearance import Look, Reference, clearest, look_of
 from napari_sam.propagation.carry import carried_prompts, widened_box
 from napari_sam.propagation.doubt import Spacing, filled_doubt
 from napari_sam.propagation.fronts import Front, closest, no_region
@@ -135,6 +135,8 @@ class _Run:
     gaps: Gaps
     found: dict[tuple[int, int], Region] = field(default_factory=dict)
     """Masks of the seed planes by object id and plane index."""
+    own: dict[int, float] = field(default_factory=dict)
+    """By object id the highest estimate for a seed mask carried onto its own plane."""
     spans: list[Span] = field(default_factory=list)
     """Spans that are interpolated without going there."""
 
@@ -174,6 +176,17 @@ class _Run:
             predicted = dict(zip(open_ids, answers, strict=True))
             for oid, prompts in asked.items():
                 yield self._seed_step(oid, plane, prompts, predicted.get(oid))
+            self._carry_onto_itself(plane, list(asked))
+
+    def _carry_onto_itself(self, plane: PlaneRef, object_ids: Sequence[int]) -> None:
+        """Ask how sure the model is of carried masks where the objects are beyond doubt."""
+        there = [oid for oid in object_ids if self.found[oid, plane.index].area]
+        if self.settings.min_presence is None or not there:
+            return
+        prompts = [carried_prompts(self.found[oid, plane.index], self.settings) for oid in there]
+        for oid, answer in zip(there, predict_plane(self, plane, prompts), strict=True):
+            estimate = closest(answer, self.found[oid, plane.index]).predicted_iou
+            self.own[oid] = max(estimate, self.own.get(oid, 0.0))
 
     def _seed_step(
         self, object_id: int, plane: PlaneRef, prompts: PromptSet, prediction: MaskPrediction | None
@@ -194,15 +207,16 @@ class _Run:
         """What sets out into the gaps between the seed planes of an object, and beyond them."""
         wanted = [gap for gap in gaps_of(seeds) if gap in self.gaps.get(object_id, (gap,))]
         open_gaps = [gap for gap in wanted if gap.planes(*self.limits)]
-        look = self._object_look(object_id, seeds) if open_gaps else None
+        reference = self._reference(object_id, seeds) if open_gaps else None
         for gap in open_gaps:
-            yield from self._gap_fronts(object_id, gap, look)
+            yield from self._gap_fronts(object_id, gap, reference)
 
-    def _object_look(self, object_id: int, seeds: Iterable[int]) -> Look | None:
-        """What the object looks like on its seed planes."""
-        return clearest(self._look(self.first.at(index), self.found[object_id, index]) for index in seeds)
+    def _reference(self, object_id: int, seeds: Iterable[int]) -> Reference | None:
+        """What is known of the object from its seed planes."""
+        look = clearest(self._look(self.first.at(index), self.found[object_id, index]) for index in seeds)
+        return None if look is None else Reference(look, self.own.get(object_id, 1.0))
 
-    def _gap_fronts(self, object_id: int, gap: Gap, look: Look | None) -> Iterator[Front]:
+    def _gap_fronts(self, object_id: int, gap: Gap, reference: Reference | None) -> Iterator[Front]:
         starts = {
             way: (index, self.found[object_id, index])
             for way, index in ((1, gap.below), (-1, gap.above))
@@ -218,7 +232,7 @@ class _Run:
             other = gap.above if way > 0 else gap.below
             outer = self.limits[1] if way > 0 else self.limits[0] - 1
             limit = (outer, StopReason.RANGE_END) if other is None else (other, StopReason.SEED_REACHED)
-            yield Front(object_id, way, self.first.at(index), index, region, *limit, look, span)
+            yield Front(object_id, way, self.first.at(index), index, region, *limit, reference, span)
 
     def _visit(self, plane: PlaneRef, fronts: list[Front]) -> Iterator[PropagationStep]:
         """Move these fronts onto a plane; all their objects are answered in one batch."""
@@ -233,7 +247,7 @@ class _Run:
             parts = settle(claims, seeds)
             answers = [replace(one, drawing=part) for one, part in zip(answers, parts, strict=True)]
         looks = [
-            self._look(plane, answer.region) if front.look is not None else None
+            self._look(plane, answer.region) if front.reference is not None else None
             for front, answer in zip(fronts, answers, strict=True)
         ]
         for front, answer, look in zip(fronts, answers, looks, strict=True):
@@ -241,7 +255,7 @@ class _Run:
 
     def _look(self, plane: PlaneRef, region: Region) -> Look | None:
         """What a mask looks like, where that is asked for."""
-        if self.settings.min_likeness is None or not region.area:
+        if not self.settings.looks or not region.area:
             return None
         around = PromptSet(box_yxyx=widened_box(region, 0.0))
         return look_of(self.embedding(plane, [around]), region)

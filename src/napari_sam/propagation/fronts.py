@@ -6,10 +6,13 @@ from dataclasses import dataclass, field, replace
 
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import MaskCandidate, MaskPrediction, PropagationStep, Stop, StopReason
-from napari_sam.propagation.appearance import Look
+from napari_sam.propagation.appearance import Look, Reference
 from napari_sam.propagation.doubt import Spacing, step_doubt
 from napari_sam.propagation.fusion import Span, is_part
 from napari_sam.propagation.settings import PropagationSettings
+
+BEYOND_DOUBT = 0.9
+"""Presence from which on an object is there again behind weak planes: most that seem so have ended."""
 
 
 @dataclass(slots=True)
@@ -30,8 +33,8 @@ class Front:
         Index of the plane that is not visited any more.
     limit_reason : StopReason
         What to say when it is reached.
-    look : Look, optional
-        What the object looks like on its seed planes; nothing is compared with None.
+    reference : Reference, optional
+        What is known of the object from its seed planes; nothing is compared with None.
     span : Span, optional
         Where two directions meet.
     weak : list of PropagationStep
@@ -45,7 +48,7 @@ class Front:
     region: Region
     limit: int
     limit_reason: StopReason
-    look: Look | None = None
+    reference: Reference | None = None
     span: Span | None = None
     done: bool = False
     weak: list[PropagationStep] = field(default_factory=list)
@@ -71,7 +74,7 @@ class Front:
         """Make a step of an answer: whether the object goes on here, and how doubtful that is."""
         overlap = self.region.iou(answer.region)
         reason = settings.stop_rule(self.region, answer.region, answer.predicted_iou)
-        if reason is None and self._is_unlike(look, settings):
+        if reason is None and self._is_gone(answer, look, settings):
             reason = StopReason.UNLIKE
         if reason is None and self.weak and overlap < settings.bridge_iou:
             reason = StopReason.IOU_DROP
@@ -100,10 +103,17 @@ class Front:
         )
         return replace(step, doubt=doubt)
 
-    def _is_unlike(self, look: Look | None, settings: PropagationSettings) -> bool:
-        if look is None or self.look is None or settings.min_likeness is None:
+    def _is_gone(self, answer: MaskCandidate, look: Look | None, settings: PropagationSettings) -> bool:
+        """Whether the mask is not on its object any more; behind a weak plane it has to be there beyond doubt."""
+        if self.reference is None:
             return False
-        return look.likeness(self.look) < settings.min_likeness
+        likeness = 1.0 if look is None else look.likeness(self.reference.look)
+        if settings.min_likeness is not None and likeness < settings.min_likeness:
+            return True
+        if settings.min_presence is None:
+            return False
+        least = max(settings.min_presence, BEYOND_DOUBT) if self.weak else settings.min_presence
+        return self.reference.presence(answer.predicted_iou, likeness) < least
 
 
 def closest(prediction: MaskPrediction, previous: Region) -> MaskCandidate:

@@ -69,7 +69,7 @@ class PropagationSettings:
         What the mask of one plane becomes on the next.
     box_margin : float
         By how much of its height and width the carried box is widened on each side.
-    min_iou, max_area_change, min_predicted_iou, min_likeness : float or None
+    min_iou, max_area_change, min_predicted_iou, min_likeness, min_presence : float or None
         Thresholds of the stop rules; None turns a rule off.
     extra_rules : tuple of StopRule
         Further rules, asked after these.
@@ -103,8 +103,9 @@ class PropagationSettings:
     box_margin: float = 0.1
     min_iou: float | None = 0.3
     max_area_change: float | None = 4.0
-    min_predicted_iou: float | None = 0.5
-    min_likeness: float | None = 0.4
+    min_predicted_iou: float | None = None
+    min_likeness: float | None = 0.2
+    min_presence: float | None = 0.25
     extra_rules: tuple[StopRule, ...] = ()
     plane_range: tuple[int, int] | None = None
     direction: Direction = Direction.BOTH
@@ -131,8 +132,15 @@ class PropagationSettings:
             raise PromptError(f"max_area_change is a factor of at least 1, got {self.max_area_change}")
         if self.min_likeness is not None and self.min_likeness >= 1:
             raise PromptError(f"min_likeness is less than 1, the object itself, got {self.min_likeness}")
+        if self.min_presence is not None and not 0 <= self.min_presence < 1:
+            raise PromptError(f"min_presence is a probability below 1, got {self.min_presence}")
         if self.plane_range is not None and self.plane_range[0] >= self.plane_range[1]:
             raise PromptError(f"plane_range {self.plane_range} is empty; give (first, last + 1)")
+
+    @property
+    def looks(self) -> bool:
+        """Whether it is compared what the object looks like."""
+        return self.min_likeness is not None or self.min_presence is not None
 
     @property
     def stop_rule(self) -> AnyOf:

@@ -86,7 +86,7 @@ class Answers:
             case tuple() if isinstance(request, ask.FindSessions):
                 session.sessions_found.emit(value)
 
-    def _on_encoded(self, plane: PlaneRef, scale: int) -> None:
+    def _on_encoded(self, plane: PlaneRef, scale: float) -> None:
         if scale == self._session.sight.scale:
             self._session.encoded.add(plane)
 

@@ -16,6 +16,7 @@ from napari_sam.core.protocols import Predictor, VolumeLike
 from napari_sam.core.results import EncodeEvent, LabelEdit, MaskPrediction, PropagationStep
 from napari_sam.core.spaces import level_geometry
 from napari_sam.errors import SessionError
+from napari_sam.inference.sight import FULL, ScalingEncoder, Sight, answered, tile_size_of
 from napari_sam.inference.tiles import size_of
 from napari_sam.io.export import iter_export
 from napari_sam.io.labels import create_labels
@@ -35,7 +36,6 @@ from napari_sam.session.object_jobs import copy_labels, label_edits, largest_lab
 from napari_sam.session.objects import PlaneScore
 from napari_sam.session.report import write_report
 from napari_sam.session.restoring import restore_writes
-from napari_sam.session.sight import FULL, ScalingEncoder, Sight, answered, tile_size_of
 from napari_sam.session.state import OverlapPolicy
 from napari_sam.session.worker import Job
 
@@ -439,7 +439,7 @@ def _write(
     edit: LabelEdit,
     request: ask.WriteLabels | ask.Propagate | ask.Refine | ask.AgreeAlongAxes,
     step: PropagationStep | None = None,
-    scale: int = 1,
+    scale: float = 1,
 ) -> Written:
     score = PlaneScore.of_step(step) if step is not None and step.region.area else None
     kept = Kept(labels.journal, request.generation, edit.label, edit.region, encode(score))

@@ -46,7 +46,7 @@ class Written:
         None where nothing changed.
     step : PropagationStep, optional
         How it was carried here, if it was.
-    scale : int
+    scale : float
         At which the model looked.
     """
 
@@ -54,7 +54,7 @@ class Written:
     at: int
     change: LabelChange | None
     step: PropagationStep | None = None
-    scale: int = 1
+    scale: float = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)

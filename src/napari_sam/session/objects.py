@@ -130,7 +130,7 @@ class ObjectRecord:
         settings.
     corrected : tuple of PlaneRef
         Planes that the user painted by hand.
-    scale : int, optional
+    scale : float, optional
         Of the last answer of the model, see `MaskPrediction`; None if there was none.
     made_with : mapping of int to MadeWith
         By time point, what the model drew it with the last time.
@@ -152,7 +152,7 @@ class ObjectRecord:
     state: ObjectState = ObjectState.DRAFT
     anchors: dict[PlaneRef, str] = field(default_factory=dict)
     corrected: tuple[PlaneRef, ...] = ()
-    scale: int | None = None
+    scale: float | None = None
     made_with: Mapping[int, MadeWith] = field(default_factory=dict)
     version: int = 0
     _summary: tuple[Any, ObjectSummary] | None = None

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.results import MaskPrediction
+from napari_sam.inference.sight import Sight
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord
 from napari_sam.session.recovery import Asked, decode_mask
 from napari_sam.session.resolve import Blocked, parallel, planes_around
-from napari_sam.session.sight import Sight
 
 if TYPE_CHECKING:
     from napari_sam.session.session import Session

@@ -66,7 +66,7 @@ class Asked:
         Which mask of each answer was chosen; None for the one that the model chose.
     start : Any
         The mask that the first question corrected, as the journal holds it; None if there was none.
-    scale : int
+    scale : float
         At which the model looked.
     """
 
@@ -74,7 +74,7 @@ class Asked:
     questions: tuple[Marks, ...]
     choices: tuple[int | None, ...]
     start: Any = None
-    scale: int = 1
+    scale: float = 1
 
     @property
     def chain(self) -> tuple[tuple[Marks, int | None], ...]:

@@ -21,6 +21,7 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
 from napari_sam.errors import SessionError
+from napari_sam.inference.sight import Sight
 from napari_sam.io.labels import open_labels
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import decode
@@ -34,7 +35,6 @@ from napari_sam.session.marks import Marks
 from napari_sam.session.recovery import LABELS, Story, read_region
 from napari_sam.session.report import write_report
 from napari_sam.session.restoring import Restored, restore_writes
-from napari_sam.session.sight import Sight
 from napari_sam.session.worker import Job
 
 ANSWERS_KEPT = 64

@@ -18,6 +18,7 @@ from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import LabelEdit, MaskPrediction
+from napari_sam.inference.sight import FULL, Sight
 from napari_sam.io.export import ExportOptions
 from napari_sam.propagation.anchors import Gap
 from napari_sam.propagation.settings import PropagationSettings
@@ -26,7 +27,6 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import LabelArray
 from napari_sam.session.marks import Marks
-from napari_sam.session.sight import FULL, Sight
 from napari_sam.session.state import OverlapPolicy
 
 

@@ -25,6 +25,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
 from napari_sam.core.spaces import level_geometry
+from napari_sam.inference.sight import FULL, Sight
 from napari_sam.io.export import ExportOptions
 from napari_sam.io.label_source import own_axes
 from napari_sam.io.save import TIFF_SUFFIXES, SaveOptions
@@ -54,7 +55,7 @@ from napari_sam.session.resolve import (
     propagation_settings,
     resolve,
 )
-from napari_sam.session.sight import FULL, WHOLE, Shown, Sight, wished
+from napari_sam.session.shown import WHOLE, Shown, wished
 from napari_sam.session.state import OverlapPolicy, SessionState
 from napari_sam.session.worker import Event
 from napari_sam.session.writer import Writer

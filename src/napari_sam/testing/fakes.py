@@ -407,7 +407,7 @@ class FakeEncoder:
     def __init__(self, volume: VolumeLike, predictor: Predictor) -> None:
         self.volume = volume
         self.predictor = predictor
-        self.scale = 1
+        self.scale: float = 1
         self._kept: dict[PlaneRef, ImageEmbedding] = {}
 
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
@@ -416,7 +416,7 @@ class FakeEncoder:
             self._kept[plane] = self.predictor.encode(self.volume.read_plane(plane))
         return self._kept[plane]
 
-    def at(self, scale: int) -> Self:
+    def at(self, scale: float) -> Self:
         """Itself: it sees every plane whole."""
         return self
 

@@ -16,9 +16,11 @@ from napari_sam.core.arrays import Array, BoolArray, FloatArray
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import Predictor
-from napari_sam.core.results import ImageEmbedding, MaskPrediction
+from napari_sam.core.results import MaskPrediction
 from napari_sam.errors import InputWarning, TrainingError
 from napari_sam.inference.contrast import estimate_contrast
+from napari_sam.inference.encode import CachedEncoder
+from napari_sam.inference.sight import Sight, answers
 from napari_sam.io.volume import open_volume
 from napari_sam.training.packed import find_pairs
 from napari_sam.training.protocol import (
@@ -153,7 +155,7 @@ def evaluate(folder: Path, predictor: Predictor, limits: EvaluationLimits | None
     folder : Path
         Sets of `NAME_img.png|tif` and `NAME_lbl.tif`, and `volumes/` of the same in ZYX; or one such set.
     predictor : Predictor
-        The model, with everything a user gets: contrast, tiles, choice of the answer.
+        The model, with everything a user gets: contrast, tiles, scale, choice of the answer.
     limits : EvaluationLimits, optional
         What to leave out; nothing by default.
 
@@ -293,6 +295,29 @@ def _spread(items: Sequence[Any], most: int) -> list[Any]:
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, most).round()]
 
 
+class SeenImage:
+    """An image as a model sees it in a session: at its own contrast, each object at the scale that suits it.
+
+    Parameters
+    ----------
+    image : (H, W) or (H, W, C) array
+        Of any dtype.
+    predictor : Predictor
+        The model.
+    """
+
+    def __init__(self, image: Array, predictor: Predictor) -> None:
+        self._encoder = CachedEncoder(open_volume(image, axes="YXC"[: image.ndim]), predictor)
+
+    def ask(
+        self, prompts: Sequence[PromptSet], earlier: Sequence[MaskPrediction | None] | None = None
+    ) -> list[MaskPrediction]:
+        """Default answers, one an object; `earlier` are those that the prompts correct."""
+        before = earlier or [None] * len(prompts)
+        sights = [Sight(is_fixed=False) if one is None else Sight(one.scale) for one in before]
+        return answers(self._encoder, PlaneRef(0, 0), prompts, sights)
+
+
 def evaluate_image(
     image: Array, labels: Array, predictor: Predictor, limits: EvaluationLimits
 ) -> _ImageResult:
@@ -300,24 +325,23 @@ def evaluate_image(
     truths = measured_objects(labels, limits)
     if not truths:
         return _ImageResult(np.zeros((0, limits.clicks)), np.zeros(0))
-    embedding = predictor.encode(image)
-    boxes = predictor.predict_many(embedding, [PromptSet(box_yxyx=tight_box(truth)) for truth in truths])
+    seen = SeenImage(image, predictor)
+    boxes = seen.ask([PromptSet(box_yxyx=tight_box(truth)) for truth in truths])
     box_ious = [iou(answer.mask, truth) for answer, truth in zip(boxes, truths, strict=True)]
-    return _ImageResult(click_curves(predictor, embedding, truths, limits.clicks), np.array(box_ious))
+    return _ImageResult(click_curves(seen, truths, limits.clicks), np.array(box_ious))
 
 
-def click_curves(
-    predictor: Predictor, embedding: ImageEmbedding, truths: Sequence[BoolArray], n_clicks: int
-) -> FloatArray:
+def click_curves(seen: SeenImage, truths: Sequence[BoolArray], n_clicks: int) -> FloatArray:
     """IoU of the default answer after each click, (N, clicks); an object that is perfect stays so."""
     curves = np.ones((len(truths), n_clicks))
     clicks: list[list[Click]] = [[first_click(truth)] for truth in truths]
-    answers: list[MaskPrediction | None] = [None] * len(truths)
+    given: list[MaskPrediction | None] = [None] * len(truths)
     active = list(range(len(truths)))
     for number in range(n_clicks):
-        asked = [_prompts(clicks[i], answers[i]) for i in active]
-        for i, answer in zip(active, predictor.predict_many(embedding, asked), strict=True):
-            answers[i] = answer
+        earlier = [given[i] for i in active]
+        asked = [_prompts(clicks[i], one) for i, one in zip(active, earlier, strict=True)]
+        for i, answer in zip(active, seen.ask(asked, earlier), strict=True):
+            given[i] = answer
             curves[i, number:] = iou(answer.mask, truths[i])
             follow = next_click(truths[i], answer.mask)
             clicks[i] = [*clicks[i], follow] if follow else []

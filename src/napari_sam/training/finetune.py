@@ -98,7 +98,7 @@ class FinetuneSettings:
     encoder_share: float = 0.2
     average: float = 0.98
     held_out: float = 0.2
-    rehearsal: float = 3.0
+    rehearsal: float = 5.0
     rank: int = 8
 
     def __post_init__(self) -> None:
@@ -113,7 +113,10 @@ class FinetuneSettings:
             raise TrainingError(f"rehearsal is a weight, 0 or more, got {self.rehearsal}")
 
     def recipe(self, planes_input: int) -> TrainConfig:
-        """The settings of what is shared with training from nothing."""
+        """The settings of what is shared with training from nothing.
+
+        Mostly single clicks and few corrections: a first click is what a user's images and the model's differ in most.
+        """
         scale = planes_input / REFERENCE_INPUT
         return TrainConfig(
             seed=self.seed,
@@ -121,7 +124,9 @@ class FinetuneSettings:
             object_diameter=(12.0 * scale, 160.0 * scale),
             inference_scale=0.7,
             model_input=planes_input,
-            rounds=(1, 2, 3),
+            rounds=(1, 1, 2),
+            box_share=0.2,
+            mask_share=0.1,
             learning_rate=self.learning_rate,
             warm_up=0.05,
             ema=self.average,

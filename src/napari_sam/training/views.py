@@ -32,7 +32,7 @@ from napari_sam.training.steps import Window
 Rng = np.random.Generator
 CELL = 4 * STRIDE
 """Units of training along one side of a cell of the embedding."""
-WINDOW_CELLS = 40
+WINDOW_CELLS = 32
 """Side of the part of a pyramid's embedding that a step looks at; other encoders need all of their grid."""
 NEIGHBOUR_SHARE = 0.7
 """Share of rough masks that are the neighbouring plane's, where there is one."""
