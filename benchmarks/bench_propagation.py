@@ -193,7 +193,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="holds train/volumes and eval/volumes")
     parser.add_argument("--model", default="default")
-    parser.add_argument("--objects", type=int, default=12, help="at most so many of a volume, the largest")
+    parser.add_argument("--objects", type=int, default=12, help="at most so many of a volume, evenly spread")
     parser.add_argument("--only-report", action="store_true", help="do not search")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/propagation.md")
     options = parser.parse_args()

@@ -108,7 +108,7 @@ def evaluate(
     limits : EvaluationLimits, optional
         What to leave out; nothing by default.
     volume_objects : int
-        Most objects, the largest, that are carried through each volume; 0 for all, -1 for none.
+        Most objects, evenly spread, that are carried through each volume; 0 for all, -1 for none.
 
     Raises
     ------

@@ -17,10 +17,11 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import Predictor
 from napari_sam.inference.encode import CachedEncoder
+from napari_sam.inference.sight import Sight, answered
 from napari_sam.propagation import PropagationSettings, propagate_objects
 from napari_sam.propagation.anchors import Gap, affected_gaps
 from napari_sam.propagation.consensus import agree
-from napari_sam.training.evaluate import Pair, volume_name
+from napari_sam.training.evaluate import Pair, spread, volume_name
 from napari_sam.training.protocol import first_click, next_click
 
 MIN_PLANES, MIN_AREA = 3, 30
@@ -52,14 +53,13 @@ class VolumeResult:
 
 
 def measured_labels(labels: Any, most: int = 0) -> list[int]:
-    """Labels of a (Z, Y, X) array that are measured: over enough planes, large enough; at most the `most` largest."""
-    found: list[tuple[int, int]] = []
+    """Labels of a (Z, Y, X) array that are measured: over enough planes, large enough; at most so many, evenly spread."""
+    found: list[int] = []
     for label in np.unique(labels)[1:].tolist():
         areas = np.count_nonzero(labels == label, axis=(1, 2))
         if np.count_nonzero(areas) >= MIN_PLANES and areas.max() >= MIN_AREA:
-            found.append((int(areas.sum()), label))
-    ordered = sorted(found, reverse=True)[: most or None]
-    return sorted(label for _, label in ordered)
+            found.append(label)
+    return spread(found, most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,15 @@ class VolumeTrial:
         masks: dict[int, Masks] = {label: {} for label in seeds}
         for label, own in seeds.items():
             span = None if gaps is None else {label: gaps[label]}
-            steps = propagate_objects(
-                self.encoder, self.predictor, {label: own}, settings=self.settings, gaps=span
-            )
+            shown = {label: {index: self.shown(index, prompts) for index, prompts in own.items()}}
+            steps = propagate_objects(self.encoder, self.predictor, shown, settings=self.settings, gaps=span)
             masks[label] = {step.plane_index: step.region for step in steps}
         return masks
+
+    def shown(self, index: int, prompts: PromptSet) -> PromptSet:
+        """The mask that a user sees in a plane, which is what a session carries; the prompts where it is empty."""
+        answer = answered(self.encoder, PlaneRef(0, index), prompts, Sight(is_fixed=False))
+        return PromptSet(mask=answer.mask) if answer.region.area else prompts
 
     def carry_again(self, before: Seeds, seeds: Seeds, masks: Mapping[int, Masks]) -> dict[int, Masks]:
         """Masks after the seeds changed: planes that no change affects keep theirs."""
@@ -173,7 +177,7 @@ def evaluate_volumes(
     settings : PropagationSettings, optional
         The defaults when left out.
     most : int
-        At most so many objects of a volume, the largest; 0 for all.
+        At most so many objects of a volume, evenly spread over their labels; 0 for all.
     """
     return [
         VolumeTrial(*open_pair(pair, predictor), settings or PropagationSettings()).run(

@@ -191,7 +191,7 @@ def measured_sets(
         volumes = [pair for pair in pairs if is_volume(pair)]
         images = [pair for pair in pairs if pair not in volumes]
         if images:
-            yield name, IMAGES, map(read_pair, _spread(images, limits.images))
+            yield name, IMAGES, map(read_pair, spread(images, limits.images))
         for pair in volumes:
             yield volume_name(pair), PLANES, _volume_planes(pair, limits)
 
@@ -200,7 +200,7 @@ def measured_objects(labels: Array, limits: EvaluationLimits) -> list[BoolArray]
     """Masks of the objects of an image that are measured."""
     found, areas = np.unique(labels, return_counts=True)
     numbers = found[(areas >= limits.min_area) & (found > 0)].tolist()
-    return [labels == number for number in _spread(numbers, limits.objects)]
+    return [labels == number for number in spread(numbers, limits.objects)]
 
 
 def labelled_sets(folder: Path) -> list[tuple[str, list[Pair]]]:
@@ -284,11 +284,11 @@ def _volume_planes(pair: Pair, limits: EvaluationLimits) -> Iterator[tuple[Array
     image, labels = read_pair(pair)
     volume = open_volume(image, axes="ZYX")
     contrast = estimate_contrast(volume)
-    for index in _spread(range(len(labels)), limits.planes):
+    for index in spread(range(len(labels)), limits.planes):
         yield contrast.apply(volume.read_plane(PlaneRef(0, index))), labels[index]
 
 
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
+def spread(items: Sequence[Any], most: int) -> list[Any]:
     """At most `most` of the items, evenly spread; all for 0."""
     if not most or len(items) <= most:
         return list(items)
