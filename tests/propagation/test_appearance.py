@@ -77,9 +77,9 @@ def test_of_several_tiles_the_one_that_holds_the_mask_counts():
 
 
 def test_presence_holds_the_estimate_against_that_for_the_seed():
-    """By hand: logit(0.5) = 0, so 0.17 - 4.03 * 0.5 + 2.75 = 0.905 for an estimate as high as on the seed plane."""
+    """By hand: logit(0.5) = 0, so -0.62 - 3.14 * 0.5 + 2.77 = 0.58 for an estimate as high as on the seed plane."""
     reference = Reference(look([1], [0]), 0.5)
-    assert reference.presence(0.5, 1.0) == pytest.approx(1 / (1 + np.exp(-0.905)))
+    assert reference.presence(0.5, 1.0) == pytest.approx(1 / (1 + np.exp(-0.58)))
     assert Reference(look([1], [0]), 0.9).presence(0.5, 1.0) < 0.35  # where it was sure, 0.5 is little
     assert reference.presence(0.5, 0.0) < 0.2
     assert reference.presence(1.0, 9.0) == reference.presence(0.98, 1.5) < 1

@@ -25,8 +25,8 @@ from napari_sam.core.results import ImageEmbedding, TileEmbedding
 
 _AROUND = 2
 """The surroundings are so many cells wide, one cell away from the mask."""
-_LOGIT, _OWN, _LIKENESS, _BIAS = 1.35, -4.03, 2.75, 0.17
-"""Logistic regression of "more than half of the mask is on the object", see docs/propagation.md."""
+_LOGIT, _OWN, _LIKENESS, _BIAS = 1.33, -3.14, 2.77, -0.62
+"""Logistic regression of "more than half of the mask is on the object", by benchmarks/fit_presence.py."""
 _ESTIMATES, _ALIKE = (0.02, 0.98), 1.5
 """Estimates are clipped to this range, likeness to this height, before it."""
 

@@ -33,7 +33,7 @@ def smooth_noise(size: int, cells: int, rng: Rng) -> Array:
     coarse = torch.from_numpy(rng.standard_normal((1, 2, cells + 3, cells + 3), dtype=np.float32))
     fine = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
     first, second = fine[0].numpy() * 1.3
-    turns = np.linspace(0, min(0.01 * cells, 1.0), PLANES)  # fine structure changes sooner
+    turns = np.arange(PLANES) * min(0.01 * cells, 1.0)  # fine structure changes sooner
     return np.stack([np.cos(a) * first + np.sin(a) * second for a in turns]).astype(np.float32)
 
 

@@ -1,0 +1,223 @@
+"""When has a carried object ended? Fit and judge the rule that says so (`propagation/appearance.py`).
+
+::
+
+    python benchmarks/fit_presence.py DATA
+
+carries labelled objects of the training volumes, and of generated ones, with all stop rules off until they are
+surely lost. For every plane it notes how sure the model is of the mask, how sure it was of the seed's mask carried onto
+its own plane, how much the mask looks like the object, and whether more than half of the mask lies on the object. A logistic
+regression of that gives the constants. Then, with each volume left out of the fit in turn, it prints the mean 3D IoU
+that stopping by the rule gives, beside fixed thresholds and beside the best place to stop that there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from napari_sam.cli.volumes import measured_labels, open_pair
+from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.protocols import Predictor
+from napari_sam.inference.encode import CachedEncoder
+from napari_sam.inference.predict import predict_plane
+from napari_sam.inference.predictor import load_model
+from napari_sam.io.volume import open_volume
+from napari_sam.propagation.appearance import Look, Reference, look_of
+from napari_sam.propagation.carry import carried_prompts, widened_box
+from napari_sam.propagation.fronts import closest
+from napari_sam.propagation.settings import PropagationSettings
+from napari_sam.training import synthetic
+from napari_sam.training.packed import find_pairs
+from napari_sam.training.protocol import first_click, iou
+
+GENERATED = (
+    ("neurites", 1), ("neurites", 2), ("neurites", 5), ("cells", 3), ("cells", 6),
+    ("blobs", 4), ("blobs", 7), ("organelles", 8), ("vesicles", 9),
+)  # fmt: skip
+DEPTH, SIZE = 30, 256
+LOST, LOST_FOR = 0.3, 5
+"""An object is surely lost after so many planes in a row with less than this share of the mask on it."""
+THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4)
+SETTINGS = PropagationSettings()
+Volume = tuple[str, CachedEncoder, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One plane that an object was carried to."""
+
+    estimate: float
+    own: float
+    likeness: float
+    goes_on: bool
+    """The rules on area and overlap do not hold."""
+    shared: int
+    area: int
+
+    @property
+    def is_on_object(self) -> bool:
+        return self.shared > self.area / 2
+
+    @property
+    def features(self) -> tuple[float, float, float]:
+        sure = np.clip(self.estimate, 0.02, 0.98)
+        return float(np.log(sure / (1 - sure))), self.own, min(self.likeness, 1.5)
+
+
+@dataclass(frozen=True)
+class Trip:
+    """An object carried both ways from its middle plane."""
+
+    volume: str
+    truth: int
+    shared: int
+    area: int
+    ways: tuple[list[Visit], ...]
+
+    def iou(self, shared: int, area: int) -> float:
+        shared, area = shared + self.shared, area + self.area
+        return shared / (self.truth + area - shared)
+
+    def stopped(self, ended: Callable[[Visit], bool]) -> float:
+        """3D IoU if each way stops at the first plane where the object seems to have ended."""
+        shared = area = 0
+        for visits in self.ways:
+            for one in visits:
+                if ended(one):
+                    break
+                shared, area = shared + one.shared, area + one.area
+        return self.iou(shared, area)
+
+    @property
+    def best(self) -> float:
+        """The same if it stopped where that is best."""
+        sums = [np.cumsum([(0, 0), *((v.shared, v.area) for v in visits)], axis=0) for visits in self.ways]
+        return max(self.iou(*(a + b).tolist()) for a in sums[0] for b in sums[1])
+
+
+def volumes(folder: Path, model: Predictor) -> Iterator[Volume]:
+    """The training volumes, then the generated ones."""
+    for pair in find_pairs(folder / "train" / "volumes"):
+        encoder, _, labels = open_pair(pair, model)
+        yield pair[0].stem.removesuffix("_img"), encoder, labels
+    synthetic.PLANES = DEPTH
+    for kind, seed in GENERATED:
+        rng = np.random.default_rng(seed)
+        image, labels = getattr(synthetic, kind)(SIZE, rng)
+        image = image + rng.uniform(0, 0.06) * rng.standard_normal(image.shape, dtype=np.float32)
+        image = (np.clip(image, 0, 1) * 255).astype(np.uint8)
+        yield f"{kind} {seed}", CachedEncoder(open_volume(image, axes="ZYX"), model), labels
+
+
+def trip(volume: Volume, label: int) -> Trip:
+    """Carry one object from a click; where the click fails, from its true mask."""
+    name, encoder, labels = volume
+    there = labels == label
+    middle = int(there.sum((1, 2)).argmax())
+    click = PromptSet(np.array([first_click(there[middle]).yx], float))
+    (answer,) = predict_plane(encoder, PlaneRef(0, middle), [click])
+    region = answer.region if iou(answer.mask, there[middle]) >= 0.5 else Region.from_mask(there[middle])
+    reference = Reference(_look(encoder, middle, region), _carried(encoder, middle, region)[1])
+    ways = tuple(visits(encoder, there, middle, region, reference, way) for way in (1, -1))
+    shared = int(np.count_nonzero(region.mask & there[middle]))
+    return Trip(name, int(there.sum()), shared, region.area, ways)
+
+
+def visits(
+    encoder: CachedEncoder, there: np.ndarray, index: int, region: Region, reference: Reference, way: int
+) -> list[Visit]:
+    found, lost = [], 0
+    while 0 <= (index := index + way) < len(there) and lost < LOST_FOR:
+        before, (region, estimate) = region, _carried(encoder, index, region)
+        if not region.area:
+            break
+        look = _look(encoder, index, region)
+        likeness = 1.0 if look is None or reference.look is None else look.likeness(reference.look)
+        goes_on = SETTINGS.stop_rule(before, region, 1.0) is None
+        shared = int(np.count_nonzero(region.mask & there[index]))
+        found.append(Visit(estimate, reference.predicted_iou, likeness, goes_on, shared, region.area))
+        lost = lost + 1 if shared < LOST * region.area else 0
+    return found
+
+
+def _carried(encoder: CachedEncoder, index: int, region: Region) -> tuple[Region, float]:
+    (answer,) = predict_plane(encoder, PlaneRef(0, index), [carried_prompts(region, SETTINGS)])
+    chosen = closest(answer, region)
+    return chosen.region, chosen.predicted_iou
+
+
+def _look(encoder: CachedEncoder, index: int, region: Region) -> Look | None:
+    around = PromptSet(box_yxyx=widened_box(region, 0.0))
+    return look_of(encoder.embedding(PlaneRef(0, index), [around]), region)
+
+
+def fit(trips: list[Trip]) -> np.ndarray:
+    """Weights of the three features and the bias; every volume counts the same."""
+    seen = [(one.volume, v) for one in trips for way in one.ways for v in way]
+    names = [name for name, _ in seen]
+    x = torch.tensor([v.features for _, v in seen], dtype=torch.float64)
+    y = torch.tensor([float(v.is_on_object) for _, v in seen], dtype=torch.float64)
+    weight = torch.tensor([1 / names.count(name) for name in names], dtype=torch.float64)
+    mean, spread = x.mean(0), x.std(0)
+    theta = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([theta], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        logits = (x - mean) / spread @ theta[:3] + theta[3]
+        error = torch.nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
+        total = (error * weight).sum() / weight.sum() + 1e-3 * (theta[:3] ** 2).sum()
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    scaled = theta.detach()[:3] / spread
+    return torch.cat([scaled, theta.detach()[3:] - (scaled * mean).sum()]).numpy()
+
+
+def by_presence(weights: np.ndarray, least: float) -> Callable[[Visit], bool]:
+    limit = np.log(least / (1 - least))
+    return lambda one: not one.goes_on or float(weights[:3] @ one.features + weights[3]) < limit
+
+
+def by_thresholds(one: Visit) -> bool:
+    return not one.goes_on or one.estimate < 0.5 or one.likeness < 0.4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="with train/volumes")
+    parser.add_argument("--model", default="default")
+    parser.add_argument("--objects", type=int, default=20, help="of each volume, evenly spread")
+    options = parser.parse_args()
+    trips: list[Trip] = []
+    for volume in volumes(options.folder, load_model(options.model)):
+        trips += [trip(volume, label) for label in measured_labels(volume[2], options.objects)]
+    names = list(dict.fromkeys(one.volume for one in trips))
+    rows: dict[str, list[float]] = {"estimate < 0.5 or likeness < 0.4": [], "best place": []}
+    rows |= {f"presence < {least}": [] for least in THRESHOLDS}
+    for name in names:
+        own, others = ([one for one in trips if (one.volume == name) == same] for same in (True, False))
+        weights = fit(others)
+        rows["estimate < 0.5 or likeness < 0.4"].append(np.mean([o.stopped(by_thresholds) for o in own]))
+        rows["best place"].append(np.mean([one.best for one in own]))
+        for least in THRESHOLDS:
+            figures = [one.stopped(by_presence(weights, least)) for one in own]
+            rows[f"presence < {least}"].append(np.mean(figures))
+    print("| stops where | " + " | ".join([*names, "mean"]) + " |\n" + "|---" * (len(names) + 2) + "|")
+    for name, values in rows.items():
+        print(f"| {name} | " + " | ".join(f"{v:.3f}" for v in [*values, np.mean(values)]) + " |")
+    print(
+        "\nlogit of the estimate, estimate on the seed plane, likeness, bias:", fit(trips).round(2).tolist()
+    )
+
+
+if __name__ == "__main__":
+    main()
