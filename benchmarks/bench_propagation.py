@@ -46,6 +46,7 @@ VARIANTS = {
     "max_area_change": [None, 2.0, 3.0, 4.0, 8.0],
     "min_predicted_iou": [None, 0.3, 0.5, 0.6, 0.7],
     "min_likeness": [None, 0.1, 0.2, 0.3],
+    "min_presence": [None, 0.2, 0.25, 0.3, 0.4],
     "bridge": [0, 1, 2],
     "fill_gaps": [True, False],
     "fusion": list(Fusion),
@@ -153,10 +154,9 @@ def report(bench: Bench, chosen: PropagationSettings | None) -> tuple[list[str],
     if chosen is not None:
         trials["chosen on the training volumes"] = chosen
         trials |= {" + ".join(carry): replace(default, carry=carry) for carry in MIXTURES}
-    trials["without min_likeness"] = replace(default, min_likeness=None)
-    trials["min_likeness alone"] = replace(
-        default, min_iou=None, max_area_change=None, min_predicted_iou=None
-    )
+    fixed = replace(default, min_presence=None, min_predicted_iou=0.5, min_likeness=0.4)
+    trials["fixed thresholds, no presence"] = fixed
+    trials["no presence, no likeness"] = replace(default, min_presence=None, min_likeness=None)
     trials["neither bridged nor filled in"] = replace(default, bridge=0, fill_gaps=False)
     trials["bridge 2"] = replace(default, bridge=2)
     rows = [bench.row(settings, what) for what, settings in trials.items()]
