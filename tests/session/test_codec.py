@@ -70,6 +70,13 @@ def test_a_mask_may_stand_elsewhere():
         decode(written)
 
 
+def test_settings_written_before_there_was_a_rule_are_without_it():
+    written = json.loads(json.dumps(encode(PropagationSettings(min_likeness=0.4))))
+    assert decode(written) == PropagationSettings(min_likeness=0.4)
+    del written["min_presence"]
+    assert decode(written) == PropagationSettings(min_likeness=0.4, min_presence=None)
+
+
 @pytest.mark.parametrize("name", ["session.marks:Nothing", "nowhere:Marks", "session.codec:encode"])
 def test_unknown_names_are_refused(name):
     with pytest.raises(SessionError, match="newer version"):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from napari_sam.core.protocols import StopRule
 from napari_sam.errors import PromptError
@@ -116,6 +119,9 @@ class PropagationSettings:
     fill_gaps: bool = True
     snap_iou: float = 0.6
     part_by_logit: bool = True
+
+    BEFORE: ClassVar[Mapping[str, Any]] = MappingProxyType({"min_presence": None})
+    """What settings meant that were written down before there was a field."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "carry", tuple(Carry(kind) for kind in self.carry))

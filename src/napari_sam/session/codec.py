@@ -122,7 +122,8 @@ def _decode_named(name: str, value: dict[str, Any], resolve: Resolve | None) -> 
     if issubclass(made, Enum):
         return made(value["value"])
     known = {f.name for f in fields(made) if f.init}  # type: ignore[arg-type]
-    return made(**{k: decode(v, resolve) for k, v in value.items() if k in known})
+    before = getattr(made, "BEFORE", {})  # what a field meant before there was one
+    return made(**before | {k: decode(v, resolve) for k, v in value.items() if k in known})
 
 
 def pack(data: bytes) -> str:
