@@ -49,8 +49,8 @@ def propagate(  # noqa: PLR0913 - the one public door
         Time point of a series. In a volume that was opened to be tracked (axes "TZYX:T"), where plane indices are
         time points, the plane along Z.
     three_axes : bool
-        Carry the object along all three axes and give what they agree on: slower and better where voxels are about
-        as deep as they are wide. Nothing is yielded before the end.
+        Carry the object along all three axes and give what they agree on, where voxels are about as deep as they are
+        wide: slower, for objects that one axis shows badly. Nothing is yielded before the end.
 
     Returns
     -------
