@@ -107,3 +107,27 @@ def test_a_session_that_was_killed_and_a_replay_ask_the_same(desk, asked, tmp_pa
     assert again.session.close(timeout=10)
     assert replay(tmp_path / "one", ArrayVolume(PHANTOM.image), FakeBackend()).is_identical
     assert labels[8].any()
+
+
+def test_a_click_beside_a_known_mask_takes_the_answer_most_like_it(tmp_path):
+    """The object is what the user chose in the plane before: with another answer than the default one."""
+    desk = Desk(tmp_path / "one", FakeBackend())
+    desk.open(PHANTOM.image)
+    desk.click(marks(CLICK), SEED)
+    default = desk.session.shown_prediction.chosen
+    desk.session.cycle()
+    chosen = desk.session.shown_prediction
+    assert chosen.chosen != default
+    desk.click(marks(CLICK, ((0, 7, 20, 22), True)), PlaneRef(0, 7))
+    beside = desk.session.shown_prediction
+    assert beside.chosen == chosen.chosen
+    desk.session.commit()
+    desk.settle()
+    desk.session.next_object()
+    desk.click(marks(((0, 7, 20, 22), True)), PlaneRef(0, 7))
+    assert desk.session.shown_prediction.chosen == default, "another object knows nothing of it"
+    assert desk.session.close(timeout=10)
+    again = Desk(tmp_path / "unused", FakeBackend())
+    again.reopen(tmp_path / "one", PHANTOM.image)
+    assert again.session.close(timeout=10)
+    assert replay(tmp_path / "one", ArrayVolume(PHANTOM.image), FakeBackend()).is_identical

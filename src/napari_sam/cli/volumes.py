@@ -21,6 +21,7 @@ from napari_sam.inference.sight import Sight, answered
 from napari_sam.propagation import PropagationSettings, propagate_objects
 from napari_sam.propagation.anchors import Gap, affected_gaps
 from napari_sam.propagation.consensus import agree
+from napari_sam.propagation.fronts import fitting
 from napari_sam.training.evaluate import Pair, spread, volume_name
 from napari_sam.training.protocol import first_click, next_click
 
@@ -103,25 +104,33 @@ class VolumeTrial:
         middle = int(np.count_nonzero(self.labels == label, axis=(1, 2)).argmax())
         return {middle: PromptSet(np.array([first_click(self.truth(label, middle)).yx], float))}
 
-    def carry(self, seeds: Seeds, gaps: Mapping[int, Sequence[Gap]] | None = None) -> dict[int, Masks]:
+    def carry(
+        self,
+        seeds: Seeds,
+        gaps: Mapping[int, Sequence[Gap]] | None = None,
+        before: Mapping[int, Masks] | None = None,
+    ) -> dict[int, Masks]:
         """Masks of every object by plane; each is carried alone, so that none is helped by another's edge."""
         masks: dict[int, Masks] = {label: {} for label in seeds}
         for label, own in seeds.items():
             span = None if gaps is None else {label: gaps[label]}
-            shown = {label: {index: self.shown(index, prompts) for index, prompts in own.items()}}
+            known = {} if before is None else before[label]
+            shown = {label: {index: self.shown(index, prompts, known) for index, prompts in own.items()}}
             steps = propagate_objects(self.encoder, self.predictor, shown, settings=self.settings, gaps=span)
             masks[label] = {step.plane_index: step.region for step in steps}
         return masks
 
-    def shown(self, index: int, prompts: PromptSet) -> PromptSet:
+    def shown(self, index: int, prompts: PromptSet, known: Masks) -> PromptSet:
         """The mask that a user sees in a plane, which is what a session carries; the prompts where it is empty."""
         answer = answered(self.encoder, PlaneRef(0, index), prompts, Sight(is_fixed=False))
+        if prompts.is_ambiguous:
+            answer = fitting(answer, index, known)
         return PromptSet(mask=answer.mask) if answer.region.area else prompts
 
     def carry_again(self, before: Seeds, seeds: Seeds, masks: Mapping[int, Masks]) -> dict[int, Masks]:
         """Masks after the seeds changed: planes that no change affects keep theirs."""
         gaps = {label: affected_gaps(before[label], new) for label, new in seeds.items()}
-        carried = self.carry(seeds, gaps)
+        carried = self.carry(seeds, gaps, masks)
         count = len(self.labels)
         for label, old in masks.items():
             affected = {index for gap in gaps[label] for index in gap.planes(0, count)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from napari_sam.core.planes import PlaneRef, Region
@@ -11,6 +12,8 @@ from napari_sam.propagation.doubt import Spacing, step_doubt
 from napari_sam.propagation.fusion import Span, is_part
 from napari_sam.propagation.settings import PropagationSettings
 
+NEAR = 5
+"""So many planes away an object is still much the same."""
 BEYOND_DOUBT = 0.9
 """Presence from which on an object is there again behind weak planes: most that seem so have ended."""
 
@@ -121,6 +124,28 @@ def closest(prediction: MaskPrediction, previous: Region) -> MaskCandidate:
     if len(prediction.candidates) == 1:
         return prediction.best
     return max(prediction.candidates, key=lambda c: (c.region.iou(previous), c.predicted_iou))
+
+
+def fitting(prediction: MaskPrediction, index: int, known: Mapping[int, Region]) -> MaskPrediction:
+    """Answers to one click on an object that other planes know: the one most like the nearest of them is chosen.
+
+    Parameters
+    ----------
+    prediction : MaskPrediction
+        Answers to a prompt that may mean several things.
+    index : int
+        Of their plane.
+    known : mapping of int to Region
+        Masks of the object by the index of parallel planes; empty ones, and those beyond `NEAR`, say nothing.
+    """
+    near = [i for i, region in known.items() if abs(i - index) <= NEAR and region.area]
+    if not near:
+        return prediction
+    nearest = known[min(near, key=lambda i: abs(i - index))]
+    best = closest(prediction, nearest)
+    if not best.region.iou(nearest):
+        return prediction
+    return replace(prediction, chosen=prediction.candidates.index(best))
 
 
 def no_region(region: Region) -> Region:

@@ -82,6 +82,11 @@ class Marks:
         """Whether nothing was drawn."""
         return len(self.points) == 0 and not self.shapes
 
+    @property
+    def is_single_click(self) -> bool:
+        """Whether there is one positive point and nothing else, which may mean several things."""
+        return len(self.points) == 1 and bool(self.positive[0]) and not self.shapes
+
     def same_as(self, other: Marks) -> bool:
         """Whether both hold equal marks in equal order."""
         return (

@@ -211,6 +211,12 @@ class ObjectRecord:
         start = self.starts.setdefault(plane, None if is_own else written)
         return start if start is not None or marks.positive.any() else written
 
+    def parallel_masks(self, plane: PlaneRef) -> dict[int, Region]:
+        """Masks of the object in other planes that lie as this one does, by their index."""
+        answers = {p: answer.region for p, answer in self.predictions.items()}
+        known = {**self.written, **answers}
+        return {p.index: r for p, r in known.items() if p != plane and p.at(plane.index) == plane}
+
     def _is_denied(self, plane: PlaneRef) -> bool:
         """Whether the last answer is that nothing is there."""
         answer = self.predictions.get(plane)

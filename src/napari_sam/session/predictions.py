@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from napari_sam.core.planes import BoxYXYX, PlaneRef
 from napari_sam.core.results import MaskPrediction
 from napari_sam.inference.sight import Sight
+from napari_sam.propagation.fronts import fitting
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.marks import Marks
@@ -111,8 +112,18 @@ class Predictions:
                 start=session.writer.encoded(request.start, [record.object_id]),
                 model=session.opening.model_number,
             )
+            if request.marks.is_single_click and request.start is None:
+                self._fit(record, request, prediction)
         if record is session.record:
             self.show([request.plane])
+
+    def _fit(self, record: ObjectRecord, request: ask.Predict, prediction: MaskPrediction) -> None:
+        """Choose, of several answers to a click, the one most like the object in the planes beside it."""
+        plane = request.plane
+        chosen = fitting(prediction, plane.index, record.parallel_masks(plane))
+        if chosen.chosen != prediction.chosen:
+            record.set_prediction(plane, chosen)
+            self._session.journal.append("choose", number=request.number, chosen=chosen.chosen)
 
     def choose(self, plane: PlaneRef, prediction: MaskPrediction) -> None:
         """Take another of the masks that the model gave for the active object in a plane."""
