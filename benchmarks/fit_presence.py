@@ -54,8 +54,9 @@ class Visit:
     """One plane that an object was carried to."""
 
     estimate: float
-    own: float
     likeness: float
+    evidence: tuple[float, float, float]
+    """See `Reference.evidence`."""
     goes_on: bool
     """The rules on area and overlap do not hold."""
     shared: int
@@ -64,11 +65,6 @@ class Visit:
     @property
     def is_on_object(self) -> bool:
         return self.shared > self.area / 2
-
-    @property
-    def features(self) -> tuple[float, float, float]:
-        sure = np.clip(self.estimate, 0.02, 0.98)
-        return float(np.log(sure / (1 - sure))), self.own, min(self.likeness, 1.5)
 
 
 @dataclass(frozen=True)
@@ -140,9 +136,10 @@ def visits(
             break
         look = _look(encoder, index, region)
         likeness = 1.0 if look is None or reference.look is None else look.likeness(reference.look)
+        evidence = reference.evidence(estimate, likeness)
         goes_on = SETTINGS.stop_rule(before, region, 1.0) is None
         shared = int(np.count_nonzero(region.mask & there[index]))
-        found.append(Visit(estimate, reference.predicted_iou, likeness, goes_on, shared, region.area))
+        found.append(Visit(estimate, likeness, evidence, goes_on, shared, region.area))
         lost = lost + 1 if shared < LOST * region.area else 0
     return found
 
@@ -159,10 +156,10 @@ def _look(encoder: CachedEncoder, index: int, region: Region) -> Look | None:
 
 
 def fit(trips: list[Trip]) -> np.ndarray:
-    """Weights of the three features and the bias; every volume counts the same."""
+    """Weights of the three parts of the evidence and the bias; every volume counts the same."""
     seen = [(one.volume, v) for one in trips for way in one.ways for v in way]
     names = [name for name, _ in seen]
-    x = torch.tensor([v.features for _, v in seen], dtype=torch.float64)
+    x = torch.tensor([v.evidence for _, v in seen], dtype=torch.float64)
     y = torch.tensor([float(v.is_on_object) for _, v in seen], dtype=torch.float64)
     weight = torch.tensor([1 / names.count(name) for name in names], dtype=torch.float64)
     mean, spread = x.mean(0), x.std(0)
@@ -184,7 +181,7 @@ def fit(trips: list[Trip]) -> np.ndarray:
 
 def by_presence(weights: np.ndarray, least: float) -> Callable[[Visit], bool]:
     limit = np.log(least / (1 - least))
-    return lambda one: not one.goes_on or float(weights[:3] @ one.features + weights[3]) < limit
+    return lambda one: not one.goes_on or float(weights[:3] @ one.evidence + weights[3]) < limit
 
 
 def by_thresholds(one: Visit) -> bool:

@@ -25,8 +25,8 @@ from napari_sam.core.results import ImageEmbedding, TileEmbedding
 
 _AROUND = 2
 """The surroundings are so many cells wide, one cell away from the mask."""
-_LOGIT, _OWN, _LIKENESS, _BIAS = 1.33, -3.14, 2.77, -0.62
-"""Logistic regression of "more than half of the mask is on the object", by benchmarks/fit_presence.py."""
+_WEIGHTS, _BIAS = (1.33, -3.14, 2.77), -0.62
+"""Logistic regression of "more than half of the mask is on the object", by benchmarks/fit_presence.py; see `evidence`."""
 _ESTIMATES, _ALIKE = (0.02, 0.98), 1.5
 """Estimates are clipped to this range, likeness to this height, before it."""
 
@@ -68,6 +68,11 @@ class Reference:
     look: Look
     predicted_iou: float = 1.0
 
+    def evidence(self, predicted_iou: float, likeness: float) -> tuple[float, float, float]:
+        """Log-odds of the estimate for a mask, the estimate on the seed plane, and the likeness: what presence rests on."""
+        sure = float(np.clip(predicted_iou, *_ESTIMATES))
+        return float(np.log(sure / (1 - sure))), self.predicted_iou, min(likeness, _ALIKE)
+
     def presence(self, predicted_iou: float, likeness: float) -> float:
         """Probability, 0 to 1, that a carried mask is on its object still.
 
@@ -78,9 +83,7 @@ class Reference:
         likeness : float
             See `Look.likeness`.
         """
-        sure = float(np.clip(predicted_iou, *_ESTIMATES))
-        score = _LOGIT * np.log(sure / (1 - sure)) + _OWN * self.predicted_iou
-        score += _LIKENESS * min(likeness, _ALIKE) + _BIAS
+        score = np.dot(_WEIGHTS, self.evidence(predicted_iou, likeness)) + _BIAS
         return float(1 / (1 + np.exp(-score)))
 
 

@@ -255,7 +255,7 @@ class _Run:
 
     def _look(self, plane: PlaneRef, region: Region) -> Look | None:
         """What a mask looks like, where that is asked for."""
-        if not self.settings.looks or not region.area:
+        if not self.settings.compares_looks or not region.area:
             return None
         around = PromptSet(box_yxyx=widened_box(region, 0.0))
         return look_of(self.embedding(plane, [around]), region)

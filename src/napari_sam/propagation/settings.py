@@ -144,8 +144,8 @@ class PropagationSettings:
             raise PromptError(f"plane_range {self.plane_range} is empty; give (first, last + 1)")
 
     @property
-    def looks(self) -> bool:
-        """Whether it is compared what the object looks like."""
+    def compares_looks(self) -> bool:
+        """Whether a rule asks what the object looks like."""
         return self.min_likeness is not None or self.min_presence is not None
 
     @property

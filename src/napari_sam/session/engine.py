@@ -392,8 +392,7 @@ class Engine:
             prompts = prompts.with_logits(earlier.low_res_logits)
         elif start is not None:
             prompts = correcting(prompts, start)
-        answer = answered(encoder, plane, prompts, sight)
-        return answer
+        return answered(encoder, plane, prompts, sight)
 
     def _contrast(self, plane: PlaneRef) -> Iterator[ContrastUsed]:
         """Tell, and once keep in the journal, which grey values the model sees as black and white."""
