@@ -157,8 +157,8 @@ def report(bench: Bench, chosen: PropagationSettings | None) -> tuple[list[str],
     fixed = replace(default, min_presence=None, min_predicted_iou=0.5, min_likeness=0.4)
     trials["fixed thresholds, no presence"] = fixed
     trials["no presence, no likeness"] = replace(default, min_presence=None, min_likeness=None)
+    trials["motion is not followed"] = replace(default, follow_motion=False)
     trials["neither bridged nor filled in"] = replace(default, bridge=0, fill_gaps=False)
-    trials["bridge 2"] = replace(default, bridge=2)
     rows = [bench.row(settings, what) for what, settings in trials.items()]
     rows.insert(1, bench.row(default, "default, along three axes", three_axes=True))
     lowered = [f"`{row.what}`" for row in rows if np.diff(np.mean(row.means, axis=0))[0] < 0]

@@ -7,7 +7,7 @@
 carries labelled objects of the training volumes, and of generated ones, with all stop rules off until they are
 surely lost. For every plane it notes how sure the model is of the mask, how sure it was of the seed's mask carried onto
 its own plane, how much the mask looks like the object, and whether more than half of the mask lies on the object. A logistic
-regression of that gives the constants. Then, with each volume left out of the fit in turn, it prints the mean 3D IoU
+regression of that, of the overlap with the plane before and of the motion from there gives the constants. Then, with each volume left out of the fit in turn, it prints the mean 3D IoU
 that stopping by the rule gives, beside fixed thresholds and beside the best place to stop that there is.
 """
 
@@ -25,13 +25,15 @@ from napari_sam.cli.volumes import measured_labels, open_pair
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import Predictor
+from napari_sam.core.results import MaskCandidate
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.inference.predict import predict_plane
 from napari_sam.inference.predictor import load_model
 from napari_sam.io.volume import open_volume
-from napari_sam.propagation.appearance import Look, Reference, look_of
+from napari_sam.propagation.appearance import Change, Look, Reference, look_of
 from napari_sam.propagation.carry import carried_prompts, widened_box
 from napari_sam.propagation.fronts import closest
+from napari_sam.propagation.motion import View, followed, moved, outline_weight, shade_change
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.training import synthetic
 from napari_sam.training.packed import find_pairs
@@ -41,6 +43,9 @@ GENERATED = (
     ("neurites", 1), ("neurites", 2), ("neurites", 5), ("cells", 3), ("cells", 6),
     ("blobs", 4), ("blobs", 7), ("organelles", 8), ("vesicles", 9),
 )  # fmt: skip
+LONG = (("neurites", 10), ("neurites", 11), ("cells", 12), ("rods", 13))
+"""Generated as well, but changing slowly from plane to plane, so that objects go on and on."""
+SLOW, STILL = (0.02, 0.06), 0.002
 DEPTH, SIZE = 30, 256
 LOST, LOST_FOR = 0.3, 5
 """An object is surely lost after so many planes in a row with less than this share of the mask on it."""
@@ -55,7 +60,7 @@ class Visit:
 
     estimate: float
     likeness: float
-    evidence: tuple[float, float, float]
+    evidence: tuple[float, ...]
     """See `Reference.evidence`."""
     goes_on: bool
     """The rules on area and overlap do not hold."""
@@ -104,7 +109,9 @@ def volumes(folder: Path, model: Predictor) -> Iterator[Volume]:
         encoder, _, labels = open_pair(pair, model)
         yield pair[0].stem.removesuffix("_img"), encoder, labels
     synthetic.PLANES = DEPTH
-    for kind, seed in GENERATED:
+    for kind, seed in (*GENERATED, *LONG):
+        if (kind, seed) in LONG:
+            synthetic.APART, synthetic.TURN = SLOW, STILL
         rng = np.random.default_rng(seed)
         image, labels = getattr(synthetic, kind)(SIZE, rng)
         image = image + rng.uniform(0, 0.06) * rng.standard_normal(image.shape, dtype=np.float32)
@@ -120,7 +127,8 @@ def trip(volume: Volume, label: int) -> Trip:
     click = PromptSet(np.array([first_click(there[middle]).yx], float))
     (answer,) = predict_plane(encoder, PlaneRef(0, middle), [click])
     region = answer.region if iou(answer.mask, there[middle]) >= 0.5 else Region.from_mask(there[middle])
-    reference = Reference(_look(encoder, middle, region), _carried(encoder, middle, region)[1])
+    look, itself = _look(encoder, middle, region), _carried(encoder, middle, region)
+    reference = Reference(look, itself.predicted_iou)
     ways = tuple(visits(encoder, there, middle, region, reference, way) for way in (1, -1))
     shared = int(np.count_nonzero(region.mask & there[middle]))
     return Trip(name, int(there.sum()), shared, region.area, ways)
@@ -130,24 +138,31 @@ def visits(
     encoder: CachedEncoder, there: np.ndarray, index: int, region: Region, reference: Reference, way: int
 ) -> list[Visit]:
     found, lost = [], 0
+    weight = outline_weight(reference.predicted_iou)
+    view = View.of(encoder.pixels(PlaneRef(0, index)), region)
     while 0 <= (index := index + way) < len(there) and lost < LOST_FOR:
-        before, (region, estimate) = region, _carried(encoder, index, region)
+        image = encoder.pixels(PlaneRef(0, index))
+        motion = moved(region, view, image)
+        answer = _carried(encoder, index, motion.outline)
+        before, region = region, followed(answer, motion.outline, weight)
         if not region.area:
             break
-        look = _look(encoder, index, region)
+        shade = shade_change(before, view, region, image)
+        look, view = _look(encoder, index, region), View.of(image, region)
         likeness = 1.0 if look is None or reference.look is None else look.likeness(reference.look)
-        evidence = reference.evidence(estimate, likeness)
+        evidence = reference.evidence(
+            answer.predicted_iou, likeness, Change(before.iou(region), motion.growth, shade)
+        )
         goes_on = SETTINGS.stop_rule(before, region, 1.0) is None
         shared = int(np.count_nonzero(region.mask & there[index]))
-        found.append(Visit(estimate, likeness, evidence, goes_on, shared, region.area))
+        found.append(Visit(answer.predicted_iou, likeness, evidence, goes_on, shared, region.area))
         lost = lost + 1 if shared < LOST * region.area else 0
     return found
 
 
-def _carried(encoder: CachedEncoder, index: int, region: Region) -> tuple[Region, float]:
+def _carried(encoder: CachedEncoder, index: int, region: Region) -> MaskCandidate:
     (answer,) = predict_plane(encoder, PlaneRef(0, index), [carried_prompts(region, SETTINGS)])
-    chosen = closest(answer, region)
-    return chosen.region, chosen.predicted_iou
+    return closest(answer, region)
 
 
 def _look(encoder: CachedEncoder, index: int, region: Region) -> Look | None:
@@ -156,32 +171,32 @@ def _look(encoder: CachedEncoder, index: int, region: Region) -> Look | None:
 
 
 def fit(trips: list[Trip]) -> np.ndarray:
-    """Weights of the three parts of the evidence and the bias; every volume counts the same."""
+    """Weights of the parts of the evidence, and the bias; every volume counts the same."""
     seen = [(one.volume, v) for one in trips for way in one.ways for v in way]
     names = [name for name, _ in seen]
     x = torch.tensor([v.evidence for _, v in seen], dtype=torch.float64)
     y = torch.tensor([float(v.is_on_object) for _, v in seen], dtype=torch.float64)
     weight = torch.tensor([1 / names.count(name) for name in names], dtype=torch.float64)
     mean, spread = x.mean(0), x.std(0)
-    theta = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    theta = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([theta], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimizer.zero_grad()
-        logits = (x - mean) / spread @ theta[:3] + theta[3]
+        logits = (x - mean) / spread @ theta[:-1] + theta[-1]
         error = torch.nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none")
-        total = (error * weight).sum() / weight.sum() + 1e-3 * (theta[:3] ** 2).sum()
+        total = (error * weight).sum() / weight.sum() + 1e-3 * (theta[:-1] ** 2).sum()
         total.backward()
         return total
 
     optimizer.step(loss)
-    scaled = theta.detach()[:3] / spread
-    return torch.cat([scaled, theta.detach()[3:] - (scaled * mean).sum()]).numpy()
+    scaled = theta.detach()[:-1] / spread
+    return torch.cat([scaled, theta.detach()[-1:] - (scaled * mean).sum()]).numpy()
 
 
 def by_presence(weights: np.ndarray, least: float) -> Callable[[Visit], bool]:
     limit = np.log(least / (1 - least))
-    return lambda one: not one.goes_on or float(weights[:3] @ one.evidence + weights[3]) < limit
+    return lambda one: not one.goes_on or float(weights[:-1] @ one.evidence + weights[-1]) < limit
 
 
 def by_thresholds(one: Visit) -> bool:
@@ -212,7 +227,8 @@ def main() -> None:
     for name, values in rows.items():
         print(f"| {name} | " + " | ".join(f"{v:.3f}" for v in [*values, np.mean(values)]) + " |")
     print(
-        "\nlogit of the estimate, estimate on the seed plane, likeness, bias:", fit(trips).round(2).tolist()
+        "\nlogit of the estimate, estimate on the seed plane, likeness, overlap, growth, shade, bias:",
+        fit(trips).round(2).tolist(),
     )
 
 

@@ -70,11 +70,13 @@ def test_prompts_of_one_plane_are_joined(read):
 
 def test_propagation_section(read):
     section = {"carry": ["box", "point"], "min_iou": None, "plane_range": [2, 8], "direction": "forward"}
+    section["follow_motion"] = False
     settings = read({**one(positive=[[1, 1]]), "propagation": section}).settings
     assert settings.carry == (Carry.BOX, Carry.POINT)
     assert settings.min_iou is None
     assert settings.plane_range == (2, 8)
     assert settings.direction is Direction.FORWARD
+    assert not settings.follow_motion
 
 
 @pytest.mark.parametrize(
@@ -110,6 +112,10 @@ def test_propagation_section(read):
             r"carry\[0\] must be one of mask, box",
         ),
         ({**one(positive=[[1, 1]]), "propagation": {"min_iou": "x"}}, "min_iou must be a finite number"),
+        (
+            {**one(positive=[[1, 1]]), "propagation": {"follow_motion": 0}},
+            "follow_motion must be true or false",
+        ),
         ({**one(positive=[[1, 1]]), "propagation": {"plane_range": [5, 5]}}, "plane_range .* is empty"),
     ],
 )

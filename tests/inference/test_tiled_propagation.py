@@ -29,8 +29,16 @@ def truth():
 class TiledEncoder:
     """Gives the tiles of a plane to a network that segments by threshold."""
 
+    scale = 1
+
     def __init__(self, volume, net):
-        self.volume, self._net = volume, net
+        self.volume, self._net, self.predictor = volume, net, TiledPredictor(net)
+
+    def at(self, scale):
+        return self
+
+    def pixels(self, plane):
+        return self.volume.read_plane(plane)
 
     def embedding(self, plane, prompts=None):
         return self._net.embed(self.volume.read_plane(plane) > 0)

@@ -12,7 +12,7 @@ from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, StopReason, TileEmbedding
 from napari_sam.errors import PromptError
 from napari_sam.propagation import Carry, PropagationSettings, propagate_objects
-from napari_sam.propagation.appearance import Look, Reference, look_of
+from napari_sam.propagation.appearance import Change, Look, Reference, look_of
 from napari_sam.testing.fakes import ArrayVolume, FakeEncoder, FakePredictor
 
 
@@ -76,20 +76,35 @@ def test_of_several_tiles_the_one_that_holds_the_mask_counts():
     assert found.inside.tolist() == [2]
 
 
+SAME = Change(overlap=1.0)
+
+
 def test_presence_holds_the_estimate_against_that_for_the_seed():
-    """By hand: logit(0.5) = 0, so -0.62 - 3.14 * 0.5 + 2.77 = 0.58 for an estimate as high as on the seed plane."""
+    """By hand: logit(0.5) = 0, so -4 * 0.5 + 1.67 + 2.77 - 1.22 = 1.22 for an estimate as high as on the seed plane."""
     reference = Reference(look([1], [0]), 0.5)
-    assert reference.presence(0.5, 1.0) == pytest.approx(1 / (1 + np.exp(-0.58)))
-    assert Reference(look([1], [0]), 0.9).presence(0.5, 1.0) < 0.35  # where it was sure, 0.5 is little
-    assert reference.presence(0.5, 0.0) < 0.2
-    assert reference.presence(1.0, 9.0) == reference.presence(0.98, 1.5) < 1
+    assert reference.presence(0.5, 1.0, SAME) == pytest.approx(1 / (1 + np.exp(-1.22)))
+    assert Reference(look([1], [0]), 0.9).presence(0.5, 1.0, SAME) < 0.45  # where it was sure, 0.5 is little
+    assert reference.presence(0.5, 0.0, SAME) < 0.4
+    assert reference.presence(1.0, 9.0, SAME) == reference.presence(0.98, 1.5, SAME) < 1
+
+
+def test_presence_falls_where_the_mask_changes():
+    """By hand: 1.22 - 2.77 * 0.5 - 4.22 * 0.2 - 2.5 * 0.4 = -2.009, whether it grows darker or brighter."""
+    reference = Reference(look([1], [0]), 0.5)
+    for shade in (0.4, -0.4):
+        found = reference.presence(0.5, 1.0, Change(overlap=0.5, growth=0.2, shade=shade))
+        assert found == pytest.approx(1 / (1 + np.exp(2.009)))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(-2, 3), st.floats(0, 0.2), st.floats(0, 0.5))
 def test_presence_rises_with_estimate_and_likeness(own, estimate, likeness, surer, liker):
     reference = Reference(look([1], [0]), own)
-    assert reference.presence(estimate, likeness) <= reference.presence(estimate + surer, likeness)
-    assert reference.presence(estimate, likeness) <= reference.presence(estimate, likeness + liker)
+    assert reference.presence(estimate, likeness, SAME) <= reference.presence(
+        estimate + surer, likeness, SAME
+    )
+    assert reference.presence(estimate, likeness, SAME) <= reference.presence(
+        estimate, likeness + liker, SAME
+    )
 
 
 class Copying(FakePredictor):
@@ -177,8 +192,8 @@ def test_a_model_that_is_never_sure_carries_as_far_as_one_that_is(fading, unsure
 
 
 def test_behind_a_weak_plane_an_object_has_to_be_there_beyond_doubt(fading):
-    """Half as bright behind the gap: enough to go on with, not enough to begin again."""
-    fading[8:10, 14:27, 14:27] = 110
+    """Less bright behind the gap: enough to go on with, not enough to begin again."""
+    fading[7:10, 14:27, 14:27] = 150
     assert 9 in [step.plane_index for step in carried(fading) if step.region.area]
     fading[7] = 30
     assert 9 not in [step.plane_index for step in carried(fading) if step.region.area]

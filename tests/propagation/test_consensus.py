@@ -11,7 +11,7 @@ from napari_sam.propagation.consensus import agree
 from napari_sam.testing.fakes import ArrayVolume, FakeEncoder, FakePredictor
 from napari_sam.testing.phantoms import ball_volume
 
-EXACT = PropagationSettings(min_iou=None, max_area_change=None, min_likeness=None)
+EXACT = PropagationSettings(min_iou=None, max_area_change=None, min_likeness=None, min_presence=None)
 
 
 def encoder_of(image):

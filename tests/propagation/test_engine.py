@@ -11,7 +11,9 @@ from napari_sam.propagation import Carry, Direction, Fusion, PropagationSettings
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume, FakeEncoder, FakePredictor
 from napari_sam.testing.phantoms import ball_volume, drifting_disc_volume
 
-TO_THE_END = PropagationSettings(min_iou=None, max_area_change=None, bridge=0, fill_gaps=False)
+TO_THE_END = PropagationSettings(
+    min_iou=None, max_area_change=None, min_presence=None, bridge=0, fill_gaps=False
+)
 
 
 def run(image, seeds, predictor=None, **kwargs):
@@ -38,7 +40,7 @@ def click_at(labels, label=1, axis=0):
 @pytest.mark.parametrize("carry", [(Carry.MASK,), (Carry.BOX,), (Carry.POINTS,), (Carry.BOX, Carry.POINT)])
 def test_one_click_finds_the_whole_ball(axis, spacing, carry):
     phantom = ball_volume((24, 40, 48), radii=10.3, spacing_zyx=spacing)
-    settings = PropagationSettings(carry=carry, min_iou=None, max_area_change=None)
+    settings = PropagationSettings(carry=carry, min_iou=None, max_area_change=None, min_presence=None)
     steps = run(phantom.image, {1: click_at(phantom.labels, axis=axis)}, axis=axis, settings=settings)
     np.testing.assert_array_equal(assemble(steps, phantom.labels.shape, axis), phantom.labels)
 
@@ -305,7 +307,8 @@ class CarriedMaskPredictor(FakePredictor):
             return answer
         best = answer.best
         mask = prompts.mask & best.region.mask
-        candidate = MaskCandidate(Region.from_mask(mask), 0.9, 1.0, best.low_res_logits)
+        logits = np.where(mask, np.float32(9), np.float32(-9))
+        candidate = MaskCandidate(Region.from_mask(mask), 0.9, 1.0, logits)
         return MaskPrediction((candidate,))
 
 

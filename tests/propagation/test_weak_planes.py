@@ -95,7 +95,9 @@ def test_one_direction_that_ended_early_is_told():
 
 def test_every_direction_says_why_it_ended():
     phantom = ball_volume((24, 40, 40), [(12, 20, 20)], radii=5.0)
-    found = run(phantom.image, {1: {12: PromptSet([(20, 20)])}}, min_iou=None, max_area_change=None)
+    found = run(
+        phantom.image, {1: {12: PromptSet([(20, 20)])}}, min_iou=None, max_area_change=None, min_presence=None
+    )
     stops = {(index, one.direction): one.reason for (_, index), step in found.items() for one in step.stops}
     assert stops == {(6, -1): StopReason.EMPTY, (18, 1): StopReason.EMPTY}
 

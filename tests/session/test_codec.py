@@ -73,8 +73,9 @@ def test_a_mask_may_stand_elsewhere():
 def test_settings_written_before_there_was_a_rule_are_without_it():
     written = json.loads(json.dumps(encode(PropagationSettings(min_likeness=0.4))))
     assert decode(written) == PropagationSettings(min_likeness=0.4)
-    del written["min_presence"]
-    assert decode(written) == PropagationSettings(min_likeness=0.4, min_presence=None)
+    del written["min_presence"], written["follow_motion"]
+    old = PropagationSettings(min_likeness=0.4, min_presence=None, follow_motion=False)
+    assert decode(written) == old
 
 
 @pytest.mark.parametrize("name", ["session.marks:Nothing", "nowhere:Marks", "session.codec:encode"])

@@ -96,13 +96,13 @@ def embed_plane(job: Job, plane: PlaneRef) -> bool:
 
 def segment_plane(job: Job, work: tuple[PlaneRef, Mapping[int, PromptSet]]) -> list[PropagationStep]:
     """Masks of all objects with prompts in one plane."""
-    from napari_sam.inference.predict import predict_plane
+    from napari_sam.inference.sight import answers
 
     plane, prompts = work
-    answers = predict_plane(open_encoder(job), plane, list(prompts.values()))
+    found = answers(open_encoder(job), plane, list(prompts.values()))
     return [
         PropagationStep(object_id, plane, answer.region, answer.predicted_iou, 1.0, is_seed=True)
-        for object_id, answer in zip(prompts, answers, strict=True)
+        for object_id, answer in zip(prompts, found, strict=True)
     ]
 
 

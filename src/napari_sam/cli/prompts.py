@@ -122,6 +122,11 @@ class _Node:
             self.fail("a finite number")
         return float(self.value)
 
+    def truth(self) -> bool:
+        if not isinstance(self.value, bool):
+            self.fail("true or false")
+        return bool(self.value)
+
     def word(self, known: type[StrEnum]) -> str:
         if self.value not in list(known):
             self.fail("one of " + ", ".join(known))
@@ -152,7 +157,7 @@ def read_settings(node: _Node) -> PropagationSettings:
         "min_likeness",
         "min_presence",
     )
-    fields = node.fields(("carry", "plane_range", "direction", "fusion", *numbers))
+    fields = node.fields(("carry", "plane_range", "direction", "fusion", "follow_motion", *numbers))
     given: dict[str, Any] = {}
     for name, field in fields.items():
         if name in numbers:
@@ -161,6 +166,8 @@ def read_settings(node: _Node) -> PropagationSettings:
             given[name] = tuple(item.integer(0) for item in field.items(2))
         elif name == "carry":
             given[name] = tuple(item.word(Carry) for item in field.items())
+        elif name == "follow_motion":
+            given[name] = field.truth()
         else:
             given[name] = field.word({"direction": Direction, "fusion": Fusion}[name])
     try:

@@ -82,6 +82,9 @@ class PlaneEncoder(Protocol):
     def volume(self) -> VolumeLike:
         """The volume whose planes these are."""
 
+    def pixels(self, plane: PlaneRef) -> Array:
+        """As `VolumeLike.read_plane`; what is held in memory already is not read again."""
+
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
         """Embedding of a plane; of a tiled plane only the tiles these prompts need, all when None."""
 

@@ -11,6 +11,7 @@ from copy import copy
 from dataclasses import replace
 from threading import RLock
 from typing import Protocol, Self, runtime_checkable
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -81,6 +82,7 @@ class CachedEncoder:
         self.scale: float = 1
         self._fixed = contrast
         self._lock = RLock()
+        self._held: WeakValueDictionary[PlaneRef, Array] = WeakValueDictionary()
 
     def at(self, scale: float) -> Self:
         """The same encoder, over the same store, that looks at planes from afar, see `inference.levels`, or closely.
@@ -106,6 +108,13 @@ class CachedEncoder:
             if time not in self._contrasts:
                 self._contrasts[time] = estimate_contrast(self.volume, time)
             return self._contrasts[time]
+
+    def pixels(self, plane: PlaneRef) -> Array:
+        """A plane as it is in the volume. Nothing is kept, but while somebody holds it, it is not read again."""
+        held = self._held.get(plane)
+        if held is None:
+            held = self._held[plane] = self.volume.read_plane(plane)
+        return held
 
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
         """Embedding of a plane.
@@ -162,6 +171,7 @@ class CachedEncoder:
     def forget_pixels(self) -> None:
         """Digest planes anew: the volume was written to."""
         self.digests.clear()
+        self._held.clear()
 
     def key(self, read: PlaneRef, box: BoxYXYX, pixels: str) -> EmbeddingKey:
         """What the embedding of a tile is kept under, whose pixels were read in a plane."""
@@ -250,7 +260,7 @@ class _PlaneWork:
     def pixels(self, box: BoxYXYX) -> Array:
         """Pixels of one tile as they are in the volume."""
         if self._pixels is None:
-            self._pixels = self.encoder.volume.read_plane(self.source.plane)
+            self._pixels = self.encoder.pixels(self.source.plane)
         y0, x0, y1, x1 = self.source.window(box)
         return self._pixels[y0:y1, x0:x1]
 

@@ -91,7 +91,10 @@ def answered(encoder: ScalingEncoder, plane: PlaneRef, prompts: PromptSet, sight
 
 
 def answers(
-    encoder: ScalingEncoder, plane: PlaneRef, prompts: Sequence[PromptSet], sights: Sequence[Sight]
+    encoder: ScalingEncoder,
+    plane: PlaneRef,
+    prompts: Sequence[PromptSet],
+    sights: Sequence[Sight] | None = None,
 ) -> list[MaskPrediction]:
     """What the model says about objects in a plane, each looked at as its size asks for.
 
@@ -106,14 +109,17 @@ def answers(
         Which plane.
     prompts : sequence of PromptSet
         One an object.
-    sights : sequence of Sight
-        How finely each may be looked at. Prompts with logits need the scale of the answer that gave them, fixed.
+    sights : sequence of Sight, optional
+        How finely each may be looked at; left out, as its size asks. Prompts with logits need the scale of the answer
+        that gave them, fixed; left out, that of the encoder.
 
     Returns
     -------
     list of MaskPrediction
         In the order of `prompts`, each with its scale.
     """
+    if sights is None:
+        sights = [Sight(encoder.scale, is_fixed=one.low_res_logits is not None) for one in prompts]
     shape = encoder.volume.plane_shape(plane.axis, plane.level)
     tile_size = tile_size_of(encoder.predictor)
     closest = closest_scale(shape, tile_size) if getattr(encoder.predictor, "looks_closer", False) else 1

@@ -8,7 +8,7 @@ planes the one counts on which the object stands out most: others may show no mo
 
 How sure the model is differs from object to object and from image to image. So its estimate of the IoU is held
 against the one that it gives when the mask of a seed plane is carried onto that plane itself, where the object is beyond
-doubt. Both together make the *presence* of an object.
+doubt. Both together, and how the mask changed from the plane before, make the *presence* of an object.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from napari_sam.core.results import ImageEmbedding, TileEmbedding
 
 _AROUND = 2
 """The surroundings are so many cells wide, one cell away from the mask."""
-_WEIGHTS, _BIAS = (1.33, -3.14, 2.77), -0.62
+_WEIGHTS, _BIAS = (1.55, -4.0, 1.67, 2.77, -4.22, -2.5), -1.22
 """Logistic regression of "more than half of the mask is on the object", by benchmarks/fit_presence.py; see `evidence`."""
 _ESTIMATES, _ALIKE = (0.02, 0.98), 1.5
 """Estimates are clipped to this range, likeness to this height, before it."""
@@ -53,6 +53,25 @@ class Look:
         return float((self.inside - reference.around) @ line) / length if length > 0 else 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """How a mask differs from the one of the plane before.
+
+    Parameters
+    ----------
+    overlap : float
+        IoU of the two.
+    growth : float
+        Logarithm of the factor by which the motion of the image changes the area, see `motion.Moved`.
+    shade : float
+        Change of the mean grey inside, see `motion.shade_change`.
+    """
+
+    overlap: float
+    growth: float = 0.0
+    shade: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
     """What is known of an object from its seed planes.
@@ -68,12 +87,13 @@ class Reference:
     look: Look
     predicted_iou: float = 1.0
 
-    def evidence(self, predicted_iou: float, likeness: float) -> tuple[float, float, float]:
-        """Log-odds of the estimate for a mask, the estimate on the seed plane, and the likeness: what presence rests on."""
+    def evidence(self, predicted_iou: float, likeness: float, change: Change) -> tuple[float, ...]:
+        """What presence rests on, see there; the estimate as log-odds, beside the estimate on the seed plane."""
         sure = float(np.clip(predicted_iou, *_ESTIMATES))
-        return float(np.log(sure / (1 - sure))), self.predicted_iou, min(likeness, _ALIKE)
+        odds, alike = float(np.log(sure / (1 - sure))), min(likeness, _ALIKE)
+        return odds, self.predicted_iou, alike, change.overlap, change.growth, abs(change.shade)
 
-    def presence(self, predicted_iou: float, likeness: float) -> float:
+    def presence(self, predicted_iou: float, likeness: float, change: Change) -> float:
         """Probability, 0 to 1, that a carried mask is on its object still.
 
         Parameters
@@ -82,8 +102,10 @@ class Reference:
             The model's estimate for the mask.
         likeness : float
             See `Look.likeness`.
+        change : Change
+            From the plane before.
         """
-        score = np.dot(_WEIGHTS, self.evidence(predicted_iou, likeness)) + _BIAS
+        score = np.dot(_WEIGHTS, self.evidence(predicted_iou, likeness, change)) + _BIAS
         return float(1 / (1 + np.exp(-score)))
 
 

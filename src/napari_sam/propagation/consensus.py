@@ -16,8 +16,9 @@ import numpy as np
 from napari_sam.core.arrays import BoolArray
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
-from napari_sam.core.protocols import PlaneEncoder, Predictor
+from napari_sam.core.protocols import Predictor
 from napari_sam.core.results import PropagationStep
+from napari_sam.inference.sight import ScalingEncoder
 from napari_sam.propagation.carry import prompts_to_draw_anew
 from napari_sam.propagation.doubt import filled_doubt
 from napari_sam.propagation.engine import Seeds, Steps, propagate_objects
@@ -28,7 +29,7 @@ Masks = Mapping[int, Region]
 
 
 def propagate_three_axes(
-    encoder: PlaneEncoder,
+    encoder: ScalingEncoder,
     predictor: Predictor,
     seeds: Seeds,
     *,
@@ -47,7 +48,7 @@ def propagate_three_axes(
 
 
 def _agreed_steps(
-    encoder: PlaneEncoder,
+    encoder: ScalingEncoder,
     predictor: Predictor,
     seeds: Seeds,
     along_first: Steps,
@@ -71,7 +72,7 @@ def _agreed_steps(
 
 
 def agree(
-    encoder: PlaneEncoder,
+    encoder: ScalingEncoder,
     predictor: Predictor,
     masks: Mapping[int, Masks],
     first: PlaneRef,

@@ -22,20 +22,30 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, 
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
-from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
-from napari_sam.core.results import ImageEmbedding, MaskPrediction, PropagationStep, Stop, StopReason
+from napari_sam.core.protocols import Predictor, VolumeLike
+from napari_sam.core.results import (
+    ImageEmbedding,
+    MaskCandidate,
+    MaskPrediction,
+    PropagationStep,
+    Stop,
+    StopReason,
+)
 from napari_sam.errors import PromptError
 from napari_sam.inference.predict import predict_plane
+from napari_sam.inference.sight import ScalingEncoder, answers
 from napari_sam.propagation.anchors import Gap, gaps_of
-from napari_sam.propagation.appearance import Look, Reference, clearest, look_of
+from napari_sam.propagation.appearance import Change, Look, Reference, clearest, look_of
 from napari_sam.propagation.carry import carried_prompts, widened_box
 from napari_sam.propagation.doubt import Spacing, filled_doubt
 from napari_sam.propagation.fronts import Front, closest, no_region
 from napari_sam.propagation.fusion import Span, all_stops, is_part
 from napari_sam.propagation.meeting import Claim, settle
-from napari_sam.propagation.settings import Between, PropagationSettings
+from napari_sam.propagation.motion import Moved, View, followed, moved, outline_weight, shade_change
+from napari_sam.propagation.settings import Between, Carry, PropagationSettings
 from napari_sam.propagation.shapes import interpolate
 
 Seeds = Mapping[int, Mapping[int, PromptSet]]
@@ -44,7 +54,7 @@ Steps = Generator[PropagationStep, None, None]
 
 
 def propagate_objects(
-    encoder: PlaneEncoder,
+    encoder: ScalingEncoder,
     predictor: Predictor,
     seeds: Seeds,
     *,
@@ -58,7 +68,7 @@ def propagate_objects(
 
     Parameters
     ----------
-    encoder : PlaneEncoder
+    encoder : ScalingEncoder
         Gives the embeddings of the volume's planes.
     predictor : Predictor
         The model that answers the prompts.
@@ -127,7 +137,7 @@ Known = tuple[int, Region]
 class _Run:
     """One call of `propagate_objects`."""
 
-    encoder: PlaneEncoder
+    encoder: ScalingEncoder
     predictor: Predictor
     first: PlaneRef
     settings: PropagationSettings
@@ -137,6 +147,8 @@ class _Run:
     """Masks of the seed planes by object id and plane index."""
     own: dict[int, float] = field(default_factory=dict)
     """By object id the highest estimate for a seed mask carried onto its own plane."""
+    views: dict[tuple[int, int], View] = field(default_factory=dict)
+    """The image around the masks of the seed planes, by object id and plane index, where motion is followed."""
     spans: list[Span] = field(default_factory=list)
     """Spans that are interpolated without going there."""
 
@@ -162,6 +174,10 @@ class _Run:
                 yield from self._visit(self.first.at(index), list(group))
             fronts = [front for front in fronts if not front.done]
 
+    def pixels(self, plane: PlaneRef) -> Array:
+        """As the encoder gives them."""
+        return self.encoder.pixels(plane)
+
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
         """As the encoder gives it; makes a run what `predict_plane` asks."""
         return self.encoder.embedding(plane, prompts)
@@ -170,18 +186,25 @@ class _Run:
         """The user's own planes, predicted in one batch a plane."""
         for index in sorted({index for planes in seeds.values() for index in planes}):
             plane = self.first.at(index)
+            image = self._image(plane)
             asked = {oid: planes[index] for oid, planes in seeds.items() if index in planes}
             open_ids = [oid for oid, prompts in asked.items() if not _is_only_mask(prompts)]
-            answers = predict_plane(self, plane, [asked[oid] for oid in open_ids]) if open_ids else []
-            predicted = dict(zip(open_ids, answers, strict=True))
+            predicted = dict(
+                zip(open_ids, answers(self.encoder, plane, [asked[oid] for oid in open_ids]), strict=True)
+            )
             for oid, prompts in asked.items():
                 yield self._seed_step(oid, plane, prompts, predicted.get(oid))
-            self._carry_onto_itself(plane, list(asked))
+            self._look_at_seeds(plane, image, [oid for oid in asked if self.found[oid, index].area])
 
-    def _carry_onto_itself(self, plane: PlaneRef, object_ids: Sequence[int]) -> None:
-        """Ask how sure the model is of carried masks where the objects are beyond doubt."""
-        there = [oid for oid in object_ids if self.found[oid, plane.index].area]
-        if self.settings.min_presence is None or not there:
+    def _image(self, plane: PlaneRef) -> Array | None:
+        """Pixels of a plane where motion is followed: not from afar, where planes are not read at full resolution."""
+        return self.pixels(plane) if self.settings.follow_motion and self.encoder.scale <= 1 else None
+
+    def _look_at_seeds(self, plane: PlaneRef, image: Array | None, there: Sequence[int]) -> None:
+        """Keep the image around the masks, and ask how sure the model is where the objects are beyond doubt."""
+        if image is not None:
+            self.views |= {(oid, plane.index): View.of(image, self.found[oid, plane.index]) for oid in there}
+        if (self.settings.min_presence is None and image is None) or not there:
             return
         prompts = [carried_prompts(self.found[oid, plane.index], self.settings) for oid in there]
         for oid, answer in zip(there, predict_plane(self, plane, prompts), strict=True):
@@ -232,26 +255,53 @@ class _Run:
             other = gap.above if way > 0 else gap.below
             outer = self.limits[1] if way > 0 else self.limits[0] - 1
             limit = (outer, StopReason.RANGE_END) if other is None else (other, StopReason.SEED_REACHED)
-            yield Front(object_id, way, self.first.at(index), index, region, *limit, reference, span)
+            view, weight = self.views.get((object_id, index)), outline_weight(self.own.get(object_id, 1.0))
+            yield Front(
+                object_id, way, self.first.at(index), index, region, *limit, reference, span, view, weight
+            )
 
     def _visit(self, plane: PlaneRef, fronts: list[Front]) -> Iterator[PropagationStep]:
         """Move these fronts onto a plane; all their objects are answered in one batch."""
-        prompts = [carried_prompts(front.region, self.settings) for front in fronts]
-        answers = [
-            closest(prediction, front.region)
-            for front, prediction in zip(fronts, predict_plane(self, plane, prompts), strict=True)
+        image = self._image(plane)
+        motions = [
+            Moved(front.region)
+            if image is None or front.view is None
+            else moved(front.region, front.view, image)
+            for front in fronts
         ]
-        if self.settings.part_by_logit:
-            claims = [Claim(front.object_id, answer) for front, answer in zip(fronts, answers, strict=True)]
-            seeds = [(oid, region) for (oid, index), region in self.found.items() if index == plane.index]
-            parts = settle(claims, seeds)
-            answers = [replace(one, drawing=part) for one, part in zip(answers, parts, strict=True)]
-        looks = [
-            self._look(plane, answer.region) if front.reference is not None else None
-            for front, answer in zip(fronts, answers, strict=True)
+        for front, motion, answer in zip(
+            fronts, motions, self._carried(plane, fronts, motions, image), strict=True
+        ):
+            look = self._look(plane, answer.region) if front.reference is not None else None
+            change = Change(front.region.iou(answer.region), motion.growth)
+            if image is not None and front.view is not None and answer.region.area:
+                shade = shade_change(front.region, front.view, answer.region, image)
+                change = replace(change, shade=shade)
+            step = front.judge(plane, answer, look, change, self.settings, self.spacing)
+            yield from self._advance(front, step)
+            if image is not None and front.good == plane.index:
+                front.view = View.of(image, front.region)
+
+    def _carried(
+        self, plane: PlaneRef, fronts: list[Front], motions: list[Moved], image: Array | None
+    ) -> list[MaskCandidate]:
+        """The masks of these fronts in a plane, parted where objects meet."""
+        prompts = [carried_prompts(motion.outline, self.settings) for motion in motions]
+        found = [
+            closest(prediction, motion.outline)
+            for motion, prediction in zip(motions, predict_plane(self, plane, prompts), strict=True)
         ]
-        for front, answer, look in zip(fronts, answers, looks, strict=True):
-            yield from self._advance(front, front.judge(plane, answer, look, self.settings, self.spacing))
+        if image is not None and Carry.MASK in self.settings.carry:
+            found = [
+                replace(answer, drawing=followed(answer, motion.outline, front.weight))
+                for front, motion, answer in zip(fronts, motions, found, strict=True)
+            ]
+        if not self.settings.part_by_logit:
+            return found
+        claims = [Claim(front.object_id, answer) for front, answer in zip(fronts, found, strict=True)]
+        seeds = [(oid, region) for (oid, index), region in self.found.items() if index == plane.index]
+        parts = settle(claims, seeds)
+        return [replace(answer, drawing=part) for answer, part in zip(found, parts, strict=True)]
 
     def _look(self, plane: PlaneRef, region: Region) -> Look | None:
         """What a mask looks like, where that is asked for."""

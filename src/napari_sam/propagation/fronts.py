@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import MaskCandidate, MaskPrediction, PropagationStep, Stop, StopReason
-from napari_sam.propagation.appearance import Look, Reference
+from napari_sam.propagation.appearance import Change, Look, Reference
 from napari_sam.propagation.doubt import Spacing, step_doubt
 from napari_sam.propagation.fusion import Span, is_part
+from napari_sam.propagation.motion import View
 from napari_sam.propagation.settings import PropagationSettings
 
 NEAR = 5
@@ -40,6 +41,10 @@ class Front:
         What is known of the object from its seed planes; nothing is compared with None.
     span : Span, optional
         Where two directions meet.
+    view : View, optional
+        The image around the mask; the motion from there is not followed with None.
+    weight : float
+        Of the outline that the motion gives, see `motion.outline_weight`.
     weak : list of PropagationStep
         Planes after the last good one, on which a stop rule holds.
     """
@@ -53,6 +58,8 @@ class Front:
     limit_reason: StopReason
     reference: Reference | None = None
     span: Span | None = None
+    view: View | None = None
+    weight: float = 0.0
     done: bool = False
     weak: list[PropagationStep] = field(default_factory=list)
 
@@ -71,15 +78,15 @@ class Front:
         plane: PlaneRef,
         answer: MaskCandidate,
         look: Look | None,
+        change: Change,
         settings: PropagationSettings,
         spacing: Spacing,
     ) -> PropagationStep:
         """Make a step of an answer: whether the object goes on here, and how doubtful that is."""
-        overlap = self.region.iou(answer.region)
         reason = settings.stop_rule(self.region, answer.region, answer.predicted_iou)
-        if reason is None and self._is_gone(answer, look, settings):
+        if reason is None and self._is_gone(answer, look, change, settings):
             reason = StopReason.UNLIKE
-        if reason is None and self.weak and overlap < settings.bridge_iou:
+        if reason is None and self.weak and change.overlap < settings.bridge_iou:
             reason = StopReason.IOU_DROP
         if reason is None and plane.index + self.direction == self.limit:
             reason = self.limit_reason
@@ -89,7 +96,7 @@ class Front:
             plane,
             answer.region,
             answer.predicted_iou,
-            overlap,
+            change.overlap,
             stop_reason=reason,
             stability_score=answer.stability_score,
             stops=stops,
@@ -106,7 +113,13 @@ class Front:
         )
         return replace(step, doubt=doubt)
 
-    def _is_gone(self, answer: MaskCandidate, look: Look | None, settings: PropagationSettings) -> bool:
+    def _is_gone(
+        self,
+        answer: MaskCandidate,
+        look: Look | None,
+        change: Change,
+        settings: PropagationSettings,
+    ) -> bool:
         """Whether the mask is not on its object any more; behind a weak plane it has to be there beyond doubt."""
         if self.reference is None:
             return False
@@ -116,7 +129,7 @@ class Front:
         if settings.min_presence is None:
             return False
         least = max(settings.min_presence, BEYOND_DOUBT) if self.weak else settings.min_presence
-        return self.reference.presence(answer.predicted_iou, likeness) < least
+        return self.reference.presence(answer.predicted_iou, likeness, change) < least
 
 
 def closest(prediction: MaskPrediction, previous: Region) -> MaskCandidate:

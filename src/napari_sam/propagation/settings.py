@@ -95,6 +95,8 @@ class PropagationSettings:
         Least IoU of the model's answer with an interpolated shape for taking the answer.
     part_by_logit : bool
         Whether objects that meet in a plane share it out (`propagation.meeting`); else each is on its own.
+    follow_motion : bool
+        Whether the mask is moved as the image around it moves before it is carried (`propagation.motion`).
 
     Raises
     ------
@@ -119,8 +121,9 @@ class PropagationSettings:
     fill_gaps: bool = True
     snap_iou: float = 0.6
     part_by_logit: bool = True
+    follow_motion: bool = True
 
-    BEFORE: ClassVar[Mapping[str, Any]] = MappingProxyType({"min_presence": None})
+    BEFORE: ClassVar[Mapping[str, Any]] = MappingProxyType({"min_presence": None, "follow_motion": False})
     """What settings meant that were written down before there was a field."""
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sam.core.arrays import BoolArray
+from napari_sam.core.arrays import Array, BoolArray
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
@@ -137,6 +137,9 @@ class _Asking:
     @property
     def volume(self) -> VolumeLike:
         return self.encoder.volume
+
+    def pixels(self, plane: PlaneRef) -> Array:
+        return self.encoder.pixels(plane)
 
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
         return self.encoder.embedding(plane, prompts)

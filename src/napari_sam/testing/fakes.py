@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 from scipy import ndimage
@@ -409,11 +410,19 @@ class FakeEncoder:
         self.predictor = predictor
         self.scale: float = 1
         self._kept: dict[PlaneRef, ImageEmbedding] = {}
+        self._held: WeakValueDictionary[PlaneRef, Array] = WeakValueDictionary()
+
+    def pixels(self, plane: PlaneRef) -> Array:
+        """The plane, not read again while somebody holds it."""
+        held = self._held.get(plane)
+        if held is None:
+            held = self._held[plane] = self.volume.read_plane(plane)
+        return held
 
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
         """Embedding of the whole plane, whatever the prompts."""
         if plane not in self._kept:
-            self._kept[plane] = self.predictor.encode(self.volume.read_plane(plane))
+            self._kept[plane] = self.predictor.encode(self.pixels(plane))
         return self._kept[plane]
 
     def at(self, scale: float) -> Self:

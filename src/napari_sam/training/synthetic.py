@@ -24,6 +24,8 @@ Stack = tuple[Array, Array]
 PLANES = 2
 DEPTH = 1.0
 """Seeds lie up to so many spacings above and below the planes."""
+APART, TURN = (0.05, 0.4), 0.01
+"""From plane to plane: the way through the seeds in spacings, and how far noise changes (in radians, for each wave a side)."""
 PATCH = (1, 3, 3)
 """Neighbourhood of a pixel in its plane."""
 
@@ -33,7 +35,7 @@ def smooth_noise(size: int, cells: int, rng: Rng) -> Array:
     coarse = torch.from_numpy(rng.standard_normal((1, 2, cells + 3, cells + 3), dtype=np.float32))
     fine = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
     first, second = fine[0].numpy() * 1.3
-    turns = np.arange(PLANES) * min(0.01 * cells, 1.0)  # fine structure changes sooner
+    turns = np.arange(PLANES) * min(TURN * cells, 1.0)  # fine structure changes sooner
     return np.stack([np.cos(a) * first + np.sin(a) * second for a in turns]).astype(np.float32)
 
 
@@ -84,7 +86,7 @@ class _Tessellation:
 
     def __init__(self, size: int, rng: Rng, diameter: tuple[float, float], warp: float) -> None:
         spacing = self.spacing = float(np.exp(rng.uniform(*np.log(diameter))))
-        apart = spacing * rng.uniform(0.05, 0.4)
+        apart = spacing * rng.uniform(*APART)
         grid = warped_grid(size, rng, warp * spacing, max(2, int(size / spacing)), apart)
         low, high = grid.min(0), grid.max(0)
         low[0], high[0] = low[0] - DEPTH * spacing, high[0] + DEPTH * spacing

@@ -1,0 +1,200 @@
+"""Where a mask goes from one plane to the next: as the image around it moves, and as the model sees it.
+
+What lies in a plane lies in the next one a little further on. The optical flow between the two images around an
+object (TV-L1: Zach, Pock and Bischof 2007) takes its mask along, and the model is asked with the mask where the object is
+now. Its answer counts where it is sure; where its logits are low the outline stays where the flow has put it. How
+much a distance to that outline weighs depends on how well the model knows such objects, which it shows on the seed plane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage.registration import optical_flow_tvl1
+
+from napari_sam.core.arrays import Array, BoolArray, FloatArray
+from napari_sam.core.planes import BoxYXYX, Region, Shape2D
+from napari_sam.core.results import MaskCandidate
+from napari_sam.inference.averaging import averaged, evenly
+from napari_sam.inference.resample import bilinear, positions
+from napari_sam.propagation.shapes import signed_distance
+
+MARGIN = 24
+"""Pixels around an object in which the motion is looked for."""
+MOST_PIXELS = 320 * 320
+"""A larger window is looked at from further away."""
+_ATTACHMENT, _WARPS = 5.0, 3
+"""Of the flow: how closely it follows the image, whose deviation is 1, and how often it is refined at each scale."""
+_WEIGHT, _STEEPNESS, _SURE = 0.5, 5.0, 0.9
+_REACH, _LOUDEST = 6.0, 10.0
+"""Distances and logits count up to these."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """The part of a plane around an object.
+
+    Parameters
+    ----------
+    box_yxyx : (int, int, int, int)
+        Where it lies in the plane.
+    grey : (h, w) float32 array
+        Its pixels, the mean of all channels.
+    """
+
+    box_yxyx: BoxYXYX
+    grey: FloatArray
+
+    @classmethod
+    def of(cls, image: Array, region: Region) -> View:
+        """Cut it out around a mask.
+
+        Parameters
+        ----------
+        image : (H, W) or (H, W, C) array
+            The plane.
+        region : Region
+            The mask, with at least one pixel.
+        """
+        return cls.at(image, widened(region.box_yxyx, MARGIN, region.plane_shape))
+
+    @classmethod
+    def at(cls, image: Array, box: BoxYXYX) -> View:
+        """Cut out a box."""
+        part = np.nan_to_num(image[box[0] : box[2], box[1] : box[3]].astype(np.float32))
+        return cls(box, part if part.ndim == 2 else part.mean(2))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moved:
+    """A mask taken to another plane.
+
+    Parameters
+    ----------
+    outline : Region
+        Where it is there.
+    growth : float
+        Logarithm of the factor by which the motion changed its area.
+    """
+
+    outline: Region
+    growth: float = 0.0
+
+
+def moved(region: Region, before: View, image: Array) -> Moved:
+    """Where the mask of one plane is in another one, by the optical flow between them.
+
+    Parameters
+    ----------
+    region : Region
+        The mask in the plane that it comes from.
+    before : View
+        The image around it there.
+    image : (H, W) or (H, W, C) array
+        The other plane.
+
+    Returns
+    -------
+    Moved
+        The mask stays in its place where the flow leaves nothing of it.
+    """
+    y0, x0, *_ = before.box_yxyx
+    now = View.at(image, before.box_yxyx).grey
+    spread = float(now.std())
+    if spread == 0:
+        return Moved(region)
+    flow = _flow(now / spread, before.grey / spread)
+    mask = _within(before.box_yxyx, region)
+    source = np.indices(mask.shape, np.float32) + flow
+    there = ndimage.map_coordinates(mask.astype(np.float32), source, order=1) > 0.5
+    if not there.any():
+        return Moved(region)
+    growth = np.log(np.count_nonzero(there) / region.area)
+    return Moved(Region.from_part(region.plane_shape, (y0, x0), there), float(growth))
+
+
+def _flow(image: FloatArray, other: FloatArray) -> FloatArray:
+    """(2, h, w): from each pixel of an image to where it is in the other one."""
+    shrink = int(np.ceil(np.sqrt(image.size / MOST_PIXELS)))
+    small = [one if shrink == 1 else averaged(one, *evenly(image.shape, shrink)) for one in (image, other)]
+    flow: FloatArray = optical_flow_tvl1(*small, attachment=_ATTACHMENT, num_warp=_WARPS)
+    if shrink == 1:
+        return flow
+    rows, cols = (positions(0, n, m / n) for n, m in zip(image.shape, small[0].shape, strict=True))
+    return np.stack([shrink * bilinear(part, rows, cols) for part in flow])
+
+
+def shade_change(region: Region, before: View, now: Region, image: Array) -> float:
+    """By how much the mean grey inside changed between two planes, in deviations of the image around the first mask.
+
+    Parameters
+    ----------
+    region, now : Region
+        The masks, none empty.
+    before : View
+        The image around the first.
+    image : (H, W) or (H, W, C) array
+        The plane of the second.
+    """
+    spread = float(View.at(image, before.box_yxyx).grey.std())
+    if spread == 0:
+        return 0.0
+    inside = View.at(image, now.box_yxyx).grey[now.crop].mean()
+    return float(inside - before.grey[_within(before.box_yxyx, region)].mean()) / spread
+
+
+def outline_weight(predicted_iou: float) -> float:
+    """What a pixel of distance to the outline that the flow gives is worth, in logits of the model.
+
+    Parameters
+    ----------
+    predicted_iou : float
+        The model's estimate where the object is beyond doubt: for the seed mask carried onto its own plane.
+    """
+    return float(_WEIGHT * np.exp(_STEEPNESS * (_SURE - predicted_iou)))
+
+
+def followed(answer: MaskCandidate, outline: Region, weight: float) -> Region:
+    """The model's answer, held to the outline that the flow gives: both as logits, added up.
+
+    Parameters
+    ----------
+    answer : MaskCandidate
+        What the model says, told of `outline`.
+    outline : Region
+        The mask as the flow moved it.
+    weight : float
+        See `outline_weight`.
+    """
+    if not answer.region.area:
+        return answer.region
+    shape = outline.plane_shape
+    corners = np.array([one.box_yxyx for one in (answer.region, outline)])
+    low, high = corners[:, :2].min(0).tolist(), corners[:, 2:].max(0).tolist()
+    y0, x0, y1, x1 = box = widened((*low, *high), int(_REACH), shape)
+    scale = max(answer.low_res_logits.shape) / max(shape)
+    logits = bilinear(answer.low_res_logits, positions(y0, y1, scale), positions(x0, x1, scale))
+    depth = _depth(_within(box, outline))
+    return Region.from_part(shape, (y0, x0), logits.clip(-_LOUDEST, _LOUDEST) + weight * depth > 0)
+
+
+def _depth(mask: BoolArray) -> FloatArray:
+    """Pixels to the outline, positive inside, at most `_REACH`."""
+    return np.full(mask.shape, _REACH) if mask.all() else signed_distance(mask).clip(-_REACH, _REACH)
+
+
+def _within(box: BoxYXYX, region: Region) -> BoolArray:
+    """The part of a mask's plane in a box that holds the mask."""
+    mask = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
+    rows, cols = region.slices
+    mask[rows.start - box[0] : rows.stop - box[0], cols.start - box[1] : cols.stop - box[1]] = region.crop
+    return mask
+
+
+def widened(box: BoxYXYX, margin: int, plane_shape: Shape2D) -> BoxYXYX:
+    """A box with so many pixels more on each side, inside the plane."""
+    y0, x0, y1, x1 = box
+    height, width = plane_shape
+    return max(y0 - margin, 0), max(x0 - margin, 0), min(y1 + margin, height), min(x1 + margin, width)

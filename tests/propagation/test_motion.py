@@ -1,0 +1,171 @@
+"""A mask goes from plane to plane as the image around it moves."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from napari_sam.core.planes import Region
+from napari_sam.core.prompts import PromptSet
+from napari_sam.core.results import MaskCandidate, MaskPrediction
+from napari_sam.propagation import PropagationSettings, propagate_objects
+from napari_sam.propagation.motion import (
+    MARGIN,
+    MOST_PIXELS,
+    View,
+    followed,
+    moved,
+    outline_weight,
+    shade_change,
+)
+from napari_sam.testing.fakes import ArrayVolume, FakeEncoder, FakePredictor
+
+RNG = np.random.default_rng(0)
+SOIL = ndimage.gaussian_filter(RNG.standard_normal((400, 400)), 3)
+SOIL = ((SOIL - SOIL.min()) / np.ptp(SOIL) * 255).astype(np.uint8)
+"""Something to hold on to: speckle of about 6 pixels."""
+
+
+def disc(shape, centre, radius):
+    y, x = np.ogrid[: shape[0], : shape[1]]
+    return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
+
+
+def region(mask):
+    return Region.from_mask(mask)
+
+
+def same(one, other):
+    return one.iou(other) == 1
+
+
+def shifted(dy, dx, side=120):
+    """The same speckle twice, the second time further down and to the right."""
+    return SOIL[100 : 100 + side, 100 : 100 + side], SOIL[
+        100 - dy : 100 - dy + side, 100 - dx : 100 - dx + side
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(-4, 4), st.integers(-4, 4), st.integers(24, 96), st.integers(24, 96))
+def test_a_mask_goes_where_the_image_goes(dy, dx, y, x):
+    before, after = shifted(dy, dx)
+    start = region(disc(before.shape, (y, x), 9))
+    found = moved(start, View.of(before, start), after)
+    assert found.outline.iou(region(disc(before.shape, (y + dy, x + dx), 9))) > 0.8
+    assert abs(found.growth) < 0.2
+
+
+def test_an_image_that_stands_still_leaves_the_mask_as_it_is():
+    start = region(disc((120, 120), (60, 60), 9))
+    image = SOIL[:120, :120]
+    found = moved(start, View.of(image, start), image)
+    assert same(found.outline, start)
+    assert found.growth == 0
+
+
+def test_a_mask_grows_with_the_image():
+    before = SOIL[100:220, 100:220].astype(np.float32)
+    grown = ndimage.affine_transform(before, np.diag([1 / 1.2] * 2), [60 - 60 / 1.2] * 2, order=1)
+    start = region(disc(before.shape, (60, 60), 15))
+    found = moved(start, View.of(before, start), grown)
+    assert found.growth == pytest.approx(2 * np.log(1.2), abs=0.1)
+    assert found.outline.iou(region(disc(before.shape, (60, 60), 18))) > 0.85
+
+
+def test_shade_is_the_change_of_grey_in_deviations():
+    before = SOIL[100:220, 100:220].astype(np.float32)
+    first, second = region(disc(before.shape, (60, 60), 9)), region(disc(before.shape, (62, 61), 7))
+    view, after = View.of(before, first), np.where(second.mask, 90, before + 5)
+    spread = View.at(after, view.box_yxyx).grey.std()
+    expected = (90 - before[first.mask].mean()) / spread
+    assert shade_change(first, view, second, after) == pytest.approx(expected, rel=1e-4)
+    assert shade_change(first, view, second, np.full((120, 120), 7)) == 0
+
+
+@pytest.mark.parametrize("value", [0, 7, np.nan])
+def test_nothing_can_be_followed_onto_an_empty_plane(value):
+    before = SOIL[:80, :80]
+    start = region(disc(before.shape, (40, 40), 9))
+    found = moved(start, View.of(before, start), np.full((80, 80), value))
+    assert same(found.outline, start)
+
+
+def test_channels_are_averaged_and_what_is_not_a_number_is_dark():
+    image = np.stack([SOIL[:80, :80].astype(np.float32), np.full((80, 80), np.nan, np.float32)], 2)
+    view = View.of(image, region(disc((80, 80), (40, 40), 9)))
+    y0, x0, y1, x1 = view.box_yxyx
+    np.testing.assert_allclose(view.grey, SOIL[y0:y1, x0:x1] / 2)
+
+
+def test_a_view_ends_with_the_plane():
+    start = region(disc((60, 200), (3, 100), 8))
+    assert View.of(SOIL[:60, :200], start).box_yxyx == (0, 92 - MARGIN, 12 + MARGIN, 109 + MARGIN)
+
+
+def test_a_large_object_is_followed_from_further_away():
+    wide = np.kron(SOIL, np.ones((3, 3))).astype(np.float32)  # 1200 pixels a side
+    before, after = wide[50:1050, 50:1050], wide[42:1042, 56:1056]
+    start = region(disc(before.shape, (500, 480), 230))
+    view = View.of(before, start)
+    assert view.grey.size > MOST_PIXELS
+    found = moved(start, view, after)
+    assert found.outline.iou(region(disc(before.shape, (508, 474), 230))) > 0.97
+
+
+def answer_of(mask, sure):
+    logits = np.where(mask, np.float32(sure), np.float32(-sure))
+    return MaskCandidate(region(mask), 0.9, 1.0, logits)
+
+
+def test_a_sure_answer_counts_more_than_the_outline_and_an_unsure_one_less():
+    seen, outline = disc((60, 60), (30, 33), 10), disc((60, 60), (30, 30), 10)
+    assert same(followed(answer_of(seen, 9), region(outline), 0.5), region(seen))
+    assert same(followed(answer_of(seen, 0.01), region(outline), 0.5), region(outline))
+    between = followed(answer_of(seen, 0.6), region(outline), 0.5)
+    assert region(seen & outline).area < between.area < region(seen | outline).area
+
+
+def test_an_empty_answer_stays_empty():
+    nothing = np.zeros((60, 60), bool)
+    assert not followed(answer_of(nothing, 9), region(disc((60, 60), (30, 30), 10)), 0.5).area
+
+
+def test_a_mask_that_fills_the_plane_can_be_followed():
+    whole = np.ones((40, 40), bool)
+    start = region(whole)
+    image = SOIL[:40, :40]
+    assert same(moved(start, View.of(image, start), image).outline, start)
+    assert same(followed(answer_of(whole, 2), start, 0.5), start)
+
+
+def test_an_outline_weighs_more_where_the_model_is_less_sure():
+    """By hand: 0.5 * exp(5 * (0.9 - 0.9)) = 0.5, and e times that for 0.2 less."""
+    assert outline_weight(0.9) == 0.5
+    assert outline_weight(0.7) == pytest.approx(0.5 * np.e)
+
+
+class Copying(FakePredictor):
+    """Answers a mask prompt with itself: it sees nothing."""
+
+    def predict_many(self, embedding, prompts):
+        return [self._copied(prompt) for prompt in prompts]
+
+    def _copied(self, prompts):
+        return MaskPrediction((answer_of(prompts.mask, 9),))
+
+
+@pytest.mark.parametrize(("follow", "least"), [(True, 0.8), (False, 0.0)])
+def test_an_object_that_wanders_is_kept_by_a_model_that_sees_nothing(follow, least):
+    """Over 12 planes the image moves by 24 pixels, more than the disc is wide."""
+    image = np.stack([SOIL[100:200, 100 - 2 * z : 220 - 2 * z] for z in range(13)])
+    predictor = Copying()
+    encoder = FakeEncoder(ArrayVolume(image), predictor)
+    start = disc((100, 120), (50, 40), 10)
+    given = PropagationSettings(follow_motion=follow, min_likeness=None, min_presence=None)
+    steps = list(propagate_objects(encoder, predictor, {1: {0: PromptSet(mask=start)}}, settings=given))
+    (last,) = [step for step in steps if step.plane_index == 12]
+    found = last.region.iou(region(disc((100, 120), (50, 64), 10)))
+    assert found >= least
+    assert follow or found == 0
