@@ -141,9 +141,9 @@ def test_a_mask_that_fills_the_plane_can_be_followed():
 
 
 def test_an_outline_weighs_more_where_the_model_is_less_sure():
-    """By hand: 0.5 * exp(5 * (0.9 - 0.9)) = 0.5, and e times that for 0.2 less."""
-    assert outline_weight(0.9) == 0.5
-    assert outline_weight(0.7) == pytest.approx(0.5 * np.e)
+    """By hand: exp(5 * (0.9 - 0.9)) = 1, and e times that for 0.2 less."""
+    assert outline_weight(0.9) == 1
+    assert outline_weight(0.7) == pytest.approx(np.e)
 
 
 class Copying(FakePredictor):

@@ -27,7 +27,7 @@ MOST_PIXELS = 320 * 320
 """A larger window is looked at from further away."""
 _ATTACHMENT, _WARPS = 5.0, 3
 """Of the flow: how closely it follows the image, whose deviation is 1, and how often it is refined at each scale."""
-_WEIGHT, _STEEPNESS, _SURE = 0.5, 5.0, 0.9
+_WEIGHT, _STEEPNESS, _SURE = 1.0, 5.0, 0.9
 _REACH, _LOUDEST = 6.0, 10.0
 """Distances and logits count up to these."""
 
