@@ -84,7 +84,7 @@ def test_shade_is_the_change_of_grey_in_deviations():
     assert shade_change(first, view, second, np.full((120, 120), 7)) == 0
 
 
-@pytest.mark.parametrize("value", [0, 7, np.nan])
+@pytest.mark.parametrize("value", [0, 7, np.nan, np.inf])
 def test_nothing_can_be_followed_onto_an_empty_plane(value):
     before = SOIL[:80, :80]
     start = region(disc(before.shape, (40, 40), 9))

@@ -165,6 +165,7 @@ class _Run:
     def steps(self, seeds: Seeds) -> Steps:
         yield from self._seed_steps(seeds)
         fronts = [front for oid, planes in seeds.items() for front in self._object_fronts(oid, planes)]
+        self.views.clear()  # the fronts have theirs
         for span in self.spans:
             span.give_up()
             yield from self._fill(span)

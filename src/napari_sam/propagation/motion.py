@@ -40,12 +40,12 @@ class View:
     ----------
     box_yxyx : (int, int, int, int)
         Where it lies in the plane.
-    grey : (h, w) float32 array
-        Its pixels, the mean of all channels.
+    pixels : (h, w) or (h, w, C) array
+        As they are in the volume: thousands of objects have one each.
     """
 
     box_yxyx: BoxYXYX
-    grey: FloatArray
+    pixels: Array
 
     @classmethod
     def of(cls, image: Array, region: Region) -> View:
@@ -62,9 +62,14 @@ class View:
 
     @classmethod
     def at(cls, image: Array, box: BoxYXYX) -> View:
-        """Cut out a box."""
-        part = np.nan_to_num(image[box[0] : box[2], box[1] : box[3]].astype(np.float32))
-        return cls(box, part if part.ndim == 2 else part.mean(2))
+        """Cut out a box; the plane itself need not be kept for it."""
+        return cls(box, image[box[0] : box[2], box[1] : box[3]].copy())
+
+    @property
+    def grey(self) -> FloatArray:
+        """(h, w) float32: the mean of all channels, 0 where there is no number."""
+        grey = np.nan_to_num(self.pixels.astype(np.float32), posinf=0.0, neginf=0.0)
+        return grey if grey.ndim == 2 else grey.mean(2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
