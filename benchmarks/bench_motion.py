@@ -5,8 +5,7 @@
     python benchmarks/bench_motion.py DATA --write
 
 carries labelled objects both ways from their true mask in the middle plane, with nothing that stops them, through the training
-volumes and generated ones, on which the weight of the outline was chosen, and through volumes that nothing was chosen on. With
---write the table goes into docs/propagation.md.
+volumes, generated ones, and the volumes for measuring. With --write the table goes into docs/propagation.md.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@
 carries labelled objects of the training volumes, and of generated ones, with all stop rules off until they are
 surely lost. For every plane it notes how sure the model is of the mask, how sure it was of the seed's mask carried onto
 its own plane, how much the mask looks like the object, and whether more than half of the mask lies on the object. A logistic
-regression of that, of the overlap with the plane before and of the motion from there gives the constants. Then, with each volume left out of the fit in turn, it prints the mean 3D IoU
-that stopping by the rule gives, beside fixed thresholds and beside the best place to stop that there is.
+regression of that, of the overlap with the plane before and of the motion from there gives the constants. Then, with
+each volume left out of the fit in turn, it prints the mean 3D IoU that stopping by the rule gives, beside fixed thresholds and beside the best place to stop that there is.
 """
 
 from __future__ import annotations

@@ -10,17 +10,20 @@ import numpy as np
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
-from napari_sam.core.protocols import PlaneEncoder, Predictor
+from napari_sam.core.protocols import Predictor
 from napari_sam.core.results import ImageEmbedding, MaskPrediction
 from napari_sam.inference.joining import open_ends
 
 
-class PredictingEncoder(PlaneEncoder, Protocol):
-    """A plane encoder that knows its model, as `CachedEncoder` does."""
+class PredictingEncoder(Protocol):
+    """Gives embeddings of planes and knows its model, as `CachedEncoder` does."""
 
     @property
     def predictor(self) -> Predictor:
         """The model."""
+
+    def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
+        """See `PlaneEncoder.embedding`."""
 
 
 def predict_plane(
@@ -54,7 +57,7 @@ def predict_plane(
 
 
 def _with_missing_tiles(
-    encoder: PlaneEncoder, plane: PlaneRef, embedding: ImageEmbedding, answers: Sequence[MaskPrediction]
+    encoder: PredictingEncoder, plane: PlaneRef, embedding: ImageEmbedding, answers: Sequence[MaskPrediction]
 ) -> ImageEmbedding:
     """The embedding with the tiles that masks run on into."""
     boxes = [tile.box_yxyx for tile in embedding.tiles]

@@ -175,10 +175,6 @@ class _Run:
                 yield from self._visit(self.first.at(index), list(group))
             fronts = [front for front in fronts if not front.done]
 
-    def pixels(self, plane: PlaneRef) -> Array:
-        """As the encoder gives them."""
-        return self.encoder.pixels(plane)
-
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
         """As the encoder gives it; makes a run what `predict_plane` asks."""
         return self.encoder.embedding(plane, prompts)
@@ -199,7 +195,7 @@ class _Run:
 
     def _image(self, plane: PlaneRef) -> Array | None:
         """Pixels of a plane where motion is followed: not from afar, where planes are not read at full resolution."""
-        return self.pixels(plane) if self.settings.follow_motion and self.encoder.scale <= 1 else None
+        return self.encoder.pixels(plane) if self.settings.follow_motion and self.encoder.scale <= 1 else None
 
     def _look_at_seeds(self, plane: PlaneRef, image: Array | None, there: Sequence[int]) -> None:
         """Keep the image around the masks, and ask how sure the model is where the objects are beyond doubt."""

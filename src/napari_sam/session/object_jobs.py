@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sam.core.arrays import Array, BoolArray
+from napari_sam.core.arrays import BoolArray
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
-from napari_sam.core.protocols import PlaneEncoder, Predictor, VolumeLike
+from napari_sam.core.protocols import PlaneEncoder, Predictor
 from napari_sam.core.results import ImageEmbedding, LabelEdit, MaskCandidate
 from napari_sam.errors import SessionError
 from napari_sam.inference.predict import predict_plane
@@ -133,13 +133,6 @@ class _Asking:
 
     encoder: PlaneEncoder
     predictor: Predictor
-
-    @property
-    def volume(self) -> VolumeLike:
-        return self.encoder.volume
-
-    def pixels(self, plane: PlaneRef) -> Array:
-        return self.encoder.pixels(plane)
 
     def embedding(self, plane: PlaneRef, prompts: Sequence[PromptSet] | None = None) -> ImageEmbedding:
         return self.encoder.embedding(plane, prompts)
