@@ -18,16 +18,21 @@ def image():
     return ball_volume((12, 44, 48), CENTRES, 6.0).image
 
 
+def say(line):
+    """Write a line at once: print() gives its end to a pipe by itself, and a kill may come between the two."""
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())
+
+
 def run(folder, seed):
-    print(os.getpid(), flush=True)
+    say(os.getpid())
     desk = Desk(folder)
     desk.open(image())
     script = Script(desk, CENTRES, seed)
-    print(json.dumps(desk.state()), flush=True)
+    say(json.dumps(desk.state()))
     for _ in range(N_STEPS):
         script.step()
-        print(json.dumps(desk.state()), flush=True)
-    print("done", flush=True)
+        say(json.dumps(desk.state()))
+    say("done")
     os._exit(0)
 
 
@@ -37,4 +42,4 @@ if __name__ == "__main__":
         if os.fork() == 0:
             run(folder, int(seed))
         os.wait()
-        print("dead", flush=True)
+        say("dead")

@@ -204,7 +204,7 @@ def check_recovered(folder, before, after):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("default::napari_sam.errors.SessionWarning")
 def test_nothing_confirmed_is_lost_whenever_the_program_is_killed(tmp_path):
@@ -217,28 +217,26 @@ def test_nothing_confirmed_is_lost_whenever_the_program_is_killed(tmp_path):
         script.step()
         expected.append(desk.state())
     assert desk.session.close(timeout=20)
-    process = subprocess.Popen(
-        [sys.executable, killed.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    command, pipe = [sys.executable, killed.__file__], subprocess.PIPE
     longest, survived = 0.0, set()
-    for number in range(-1, n_kills):
-        folder = tmp_path / f"killed-{number}"
-        process.stdin.write(f"{folder} 7\n")
-        process.stdin.flush()
-        pid, begin = int(process.stdout.readline()), time.monotonic()
-        if number >= 0:  # the first one is left to end, which says how long it takes
-            time.sleep(chance.random() * longest)
-            with suppress(ProcessLookupError):  # it may have ended by then
-                os.kill(pid, signal.SIGKILL)
-        lines = list(iter(process.stdout.readline, "dead\n"))
-        longest = longest or time.monotonic() - begin
-        confirmed = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
-        assert confirmed == expected[: len(confirmed)]
-        survived.add(len(confirmed))
-        if confirmed:
-            n = len(confirmed) - 1
-            check_recovered(folder, expected[n], expected[min(n + 1, len(expected) - 1)])
-    process.communicate()
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        for number in range(-1, n_kills):
+            folder = tmp_path / f"killed-{number}"
+            process.stdin.write(f"{folder} 7\n")
+            process.stdin.flush()
+            pid, begin = int(process.stdout.readline()), time.monotonic()
+            if number >= 0:  # the first one is left to end, which says how long it takes
+                time.sleep(chance.random() * longest)
+                with suppress(ProcessLookupError):  # it may have ended by then
+                    os.kill(pid, signal.SIGKILL)
+            lines = list(iter(process.stdout.readline, "dead\n"))
+            longest = longest or time.monotonic() - begin
+            confirmed = [json.loads(line) for line in lines if line.startswith("{")]
+            assert confirmed == expected[: len(confirmed)]
+            survived.add(len(confirmed))
+            if confirmed:
+                n = len(confirmed) - 1
+                check_recovered(folder, expected[n], expected[min(n + 1, len(expected) - 1)])
     assert len(survived) > min(5, n_kills // 2)
 
 
