@@ -8,10 +8,10 @@ import torch
 
 from napari_sam.errors import TrainingError
 from napari_sam.model.checkpoints import load_sam
-from napari_sam.training.config import TrainConfig
+from napari_sam.training.config import TrainConfig, learning_rate_share
 from napari_sam.training.packed import LabelledPlane
 from napari_sam.training.state import load_state
-from napari_sam.training.trainer import learning_rate_share, train
+from napari_sam.training.trainer import train
 
 CONFIG = TrainConfig(
     model="micro_test",
@@ -132,3 +132,34 @@ def test_learning_rate_rises_and_ends_low():
     assert learning_rate_share(0.05, config) == pytest.approx(0.5)
     assert learning_rate_share(0.1, config) == pytest.approx(1)
     assert learning_rate_share(1.0, config) == pytest.approx(0.02)
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory):
+    """Settings of a later stage, from what a few steps gave."""
+    folder = tmp_path_factory.mktemp("first")
+    list(train(CONFIG, [plane(), plane(True)], folder))
+    return replace(CONFIG, start=str(folder / "last.safetensors"), rehearsal=2.0, checkpoint_minutes=0.0)
+
+
+def test_a_later_stage_repeats_and_resumes_to_the_same_weights(tmp_path, held):
+    lesson = replace(plane(), set_name="pasted")
+    planes = [plane(), plane(True), lesson]
+    events = list(train(held, planes, tmp_path / "a"))
+    assert events[-1].kind == "end"
+    assert all("rehearsal" in event.values for event in events if event.kind == "step")
+    assert any(event.kind == "validation" for event in events)
+    run = train(held, planes, tmp_path / "b")
+    for event in run:
+        if event.kind == "checkpoint" and event.step == 2:
+            break
+    run.close()
+    assert [one.step for one in train(held, planes, tmp_path / "b") if one.kind == "step"] == [3, 4]
+    first, last = (load_sam(tmp_path / name / "last.safetensors").state_dict() for name in "ab")
+    assert same(first, last)
+    assert not same(first, load_sam(held.start).state_dict())
+
+
+def test_a_weight_of_rehearsal_is_not_negative():
+    with pytest.raises(TrainingError, match="got -1"):
+        TrainConfig(rehearsal=-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 from napari_sam.errors import TrainingError
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGES = ("default", "grown", "deeper")
-"""The recipes of the model in the package, one after the other: a small network, then deeper ones grown from it."""
+STAGES = ("default", "grown", "deeper", "organelles")
+"""The recipes of the model in the package, one after the other: a small network, deeper ones grown from it, a last lesson."""
 
 
 def _default_weights() -> dict[str, float]:
@@ -60,6 +61,8 @@ class TrainConfig:
     """Share of generated crops."""
     set_weights: dict[str, float] = field(default_factory=_default_weights)
     """Relative share of each set; the square root of its number of objects where nothing is said."""
+    pasted: str = ""
+    """Set whose objects are pasted into generated cells, see `training/pasted.py`; these are the set "pasted"."""
     validation: float = 0.06
     """Share of the images of every set that is kept out of training, to choose checkpoints by."""
     object_diameter: tuple[float, float] = (12.0, 160.0)
@@ -91,6 +94,9 @@ class TrainConfig:
     """Weight of the balanced cross-entropy, likewise; see `losses.balanced_loss`."""
     dense_weight: tuple[float, float] = (1.0, 0.2)
     """Weight of the auxiliary dense head at the start and at the end."""
+    rehearsal: float = 0.0
+    """Above 0 the run goes on from `start` in small steps, and this is the weight with which it is held to the answers that it
+    gave at the start; see `trainer._HeldRun`. Of `stages` the side of the first counts then."""
     warm_start: float = 0.06
     """Share of the budget in which the encoder learns from the dense head alone."""
     learning_rate: float = 1e-3
@@ -125,6 +131,8 @@ class TrainConfig:
             raise TrainingError(f"the first stage must start at 0, got {self.stages}")
         if any(side < 32 or side % 32 or images < 1 for _, side, images in self.stages):
             raise TrainingError(f"crop sides must be multiples of 32, with at least one image: {self.stages}")
+        if self.rehearsal < 0:
+            raise TrainingError(f"rehearsal is a weight, 0 or more, got {self.rehearsal}")
         if min(self.objects, *self.rounds) < 1:
             raise TrainingError("objects and rounds must be at least 1")
 
@@ -156,6 +164,14 @@ class TrainConfig:
 
 def _tuples(value: Any) -> Any:
     return tuple(_tuples(entry) for entry in value) if isinstance(value, list) else value
+
+
+def learning_rate_share(fraction: float, config: TrainConfig) -> float:
+    """Linear rise, then half a cosine down to `final_rate`."""
+    if fraction < config.warm_up:
+        return max(fraction / config.warm_up, 0.01)
+    done = min((fraction - config.warm_up) / max(1 - config.warm_up, 1e-6), 1.0)
+    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def load_recipe(name_or_path: str = "default") -> TrainConfig:

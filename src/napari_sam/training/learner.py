@@ -17,14 +17,13 @@ from napari_sam.inference.fallback import is_out_of_memory
 from napari_sam.model.sam import Sam
 from napari_sam.training.adapters import adapted, merged
 from napari_sam.training.clicks import tight_boxes
-from napari_sam.training.config import TrainConfig
+from napari_sam.training.config import TrainConfig, learning_rate_share
 from napari_sam.training.crops import CropSampler
 from napari_sam.training.examples import Batch
 from napari_sam.training.losses import measured_iou
 from napari_sam.training.rehearsal import rehearsal_loss
 from napari_sam.training.state import update_average
 from napari_sam.training.steps import Window, interactive_step, random_window
-from napari_sam.training.trainer import learning_rate_share
 from napari_sam.training.validate import click_curve
 from napari_sam.training.views import (
     VALIDATION_OBJECTS,

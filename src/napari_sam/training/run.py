@@ -9,10 +9,12 @@ import torch
 from napari_sam.inference.device import keep_heap
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.packed import LabelledPlane, read_folder, read_packed, write_packed
+from napari_sam.training.pasted import paste_planes
 from napari_sam.training.synthetic import generate_planes
 from napari_sam.training.trainer import TrainEvent
 
 SYNTHETIC_SEED = 7
+PASTED_PLANES = 1000
 SPLIT_SEED = 0
 """Whatever the seed of a run, the same images are kept out, so that a later stage is judged on none it has learned from."""
 
@@ -35,9 +37,18 @@ def prepare_data(folder: Path, out_dir: Path, synthetic: int, config: TrainConfi
     real, generated = out_dir / "packed.npz", out_dir / f"synthetic-{synthetic}.npz"
     if not real.is_file():
         write_packed(read_folder(folder, config.validation, SPLIT_SEED), real)
+    planes = read_packed(real)
     if synthetic and not generated.is_file():
         write_packed(generate_planes(synthetic, SYNTHETIC_SEED, workers=config.processes), generated)
-    return read_packed(real) + (read_packed(generated) if synthetic else [])
+    if config.pasted:
+        pasted = out_dir / f"pasted-{config.pasted}.npz"
+        if not pasted.is_file():
+            donors = [plane for plane in planes if plane.set_name == config.pasted]
+            write_packed(
+                paste_planes(donors, PASTED_PLANES, SYNTHETIC_SEED, workers=config.processes), pasted
+            )
+        planes += read_packed(pasted)
+    return planes + (read_packed(generated) if synthetic else [])
 
 
 def describe(event: TrainEvent) -> str:

@@ -128,8 +128,16 @@ def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_state(path: Path, config: TrainConfig) -> TrainState:
+def load_state(path: Path, config: TrainConfig, fresh: TrainState | None = None) -> TrainState:
     """Read what `save_state` wrote.
+
+    Parameters
+    ----------
+    path : Path
+    config : TrainConfig
+        Of the run that goes on.
+    fresh : TrainState, optional
+        What to read it into, if it is not as `new_state` makes one.
 
     Raises
     ------
@@ -139,7 +147,9 @@ def load_state(path: Path, config: TrainConfig) -> TrainState:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         _need_same_settings(path, TrainConfig.from_json(content["config"]), config)
-        state = new_state(replace(config, start=""))  # where it started from does not matter any more
+        state = fresh or new_state(
+            replace(config, start="")
+        )  # where it started from does not matter any more
         for part in ("sam", "average", "head"):
             getattr(state, part).load_state_dict(content[part])
         state.optimizer.load_state_dict(content["optimizer"])

@@ -72,7 +72,7 @@ def _two_nearest(points: torch.Tensor, seeds: torch.Tensor) -> tuple[torch.Tenso
     return index, near, distances.scatter_(1, index[:, None], torch.inf).amin(1)
 
 
-class _Tessellation:
+class Tessellation:
     """Regions around seeds in space.
 
     Attributes
@@ -115,7 +115,7 @@ def _level(rng: Rng, count: int, spread: float) -> Array:
 
 def cells(size: int, rng: Rng) -> Stack:
     """Dense cells: a membrane between Voronoi regions, dark or bright."""
-    regions = _Tessellation(size, rng, (14, 90), rng.uniform(0, 0.25))
+    regions = Tessellation(size, rng, (14, 90), rng.uniform(0, 0.25))
     width = rng.uniform(1.5, 5)
     membrane = np.exp(-((regions.gap / width) ** 2))
     labels = np.where(regions.gap > rng.uniform(0, 1) * width, regions.index + 1, 0)
@@ -128,7 +128,7 @@ def cells(size: int, rng: Rng) -> Stack:
 
 def neurites(size: int, rng: Rng) -> Stack:
     """Electron microscopy: bent profiles of mixed size, dark membranes, vesicles and mitochondria."""
-    regions = _Tessellation(size, rng, (14, 70), rng.uniform(0.2, 0.6))
+    regions = Tessellation(size, rng, (14, 70), rng.uniform(0.2, 0.6))
     owner = regions.joined(rng)[regions.index]
     inner = ndimage.minimum_filter(owner, PATCH) == ndimage.maximum_filter(owner, PATCH)
     width = rng.uniform(1, 4)
@@ -184,7 +184,7 @@ def _vesicles_inside(image: Array, where: Array, rng: Rng) -> Array:
 def organelles(size: int, rng: Rng) -> Stack:
     """Electron microscopy in which mitochondria or chloroplasts are the objects: a rim around stripes."""
     image, _ = neurites(size, rng)
-    regions = _Tessellation(size, rng, (30, 130), rng.uniform(0.1, 0.4))
+    regions = Tessellation(size, rng, (30, 130), rng.uniform(0.1, 0.4))
     radius = np.median(regions.distance) * rng.uniform(0.6, 1.2) * np.exp(_level(rng, regions.count, 0.25))
     depth = radius[regions.index] - regions.distance
     inside = (depth > 0) & (regions.gap > 1)
@@ -200,7 +200,7 @@ def organelles(size: int, rng: Rng) -> Stack:
 
 def blobs(size: int, rng: Rng) -> Stack:
     """Nuclei: rounded bright objects that may touch, with texture, on a background."""
-    regions = _Tessellation(size, rng, (18, 100), rng.uniform(0, 0.15))
+    regions = Tessellation(size, rng, (18, 100), rng.uniform(0, 0.15))
     distance, count = regions.distance, regions.count
     typical = np.median(distance) * rng.uniform(0.7, 1.6)
     there = rng.random(count) < rng.uniform(0.4, 1)
@@ -243,7 +243,7 @@ def rods(size: int, rng: Rng) -> Stack:
 
 def vesicles(size: int, rng: Rng) -> Stack:
     """Rings: bright or dark outlines around an interior that looks like the background."""
-    regions = _Tessellation(size, rng, (16, 70), rng.uniform(0, 0.1))
+    regions = Tessellation(size, rng, (16, 70), rng.uniform(0, 0.1))
     there = rng.random(regions.count) < 0.7
     radius = np.median(regions.distance) * np.exp(_level(rng, regions.count, 0.25)) * there
     depth = radius[regions.index] - regions.distance
@@ -305,12 +305,13 @@ def generate_planes(count: int, seed: int, size: int = 320, workers: int = 0) ->
 
 
 def _planes(number: int, seed: int, size: int) -> list[LabelledPlane]:
-    return list(_labelled(*generate(size, np.random.default_rng([seed, number])), number))
+    return list(labelled_planes("synthetic", *generate(size, np.random.default_rng([seed, number])), number))
 
 
-def _labelled(image: Array, labels: Array, number: int) -> Iterator[LabelledPlane]:
+def labelled_planes(set_name: str, image: Array, labels: Array, number: int) -> Iterator[LabelledPlane]:
+    """Those of the neighbouring planes of a volume that hold objects."""
     for index, (plane, objects) in enumerate(
         zip(image.astype(np.uint8), labels.astype(np.uint16), strict=True)
     ):
         if objects.any():
-            yield LabelledPlane("synthetic", plane, objects, number, index)
+            yield LabelledPlane(set_name, plane, objects, number, index)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,17 +18,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from napari_sam.core.models import InputRecipe
 from napari_sam.errors import TrainingError
 from napari_sam.model.checkpoints import save_safetensors
-from napari_sam.training.config import TrainConfig
+from napari_sam.training.config import TrainConfig, learning_rate_share
 from napari_sam.training.crops import CropSampler
 from napari_sam.training.examples import Batch, make_batch
+from napari_sam.training.learner import FreshCrops, Learner
 from napari_sam.training.losses import between
 from napari_sam.training.packed import LabelledPlane
+from napari_sam.training.pasted import PASTED
 from napari_sam.training.state import TrainState, load_state, new_state, save_state, update_average
 from napari_sam.training.steps import dense_step, device_of, interactive_step, random_window, seeded
 from napari_sam.training.validate import validate, validation_crops
 
+GENERATED_SHARE = 0.2
+"""Of generated crops among those on which a later stage is held to the one before."""
 DECODER_WARM_UP = 30
 """Steps over which the mask decoder's learning rate rises once it joins."""
 
@@ -83,7 +87,7 @@ def train(config: TrainConfig, planes: list[LabelledPlane], out_dir: Path) -> It
     if not any(not plane.held_out for plane in planes):
         raise TrainingError("there is no plane to train on; all are held out or there are none")
     out_dir.mkdir(parents=True, exist_ok=True)
-    run = _Run(config, planes, out_dir)
+    run = _HeldRun(config, planes, out_dir) if config.rehearsal else _Run(config, planes, out_dir)
     (out_dir / "config.json").write_text(config.to_json())
     with open(out_dir / "log.jsonl", "a") as log:
         for event in run.events():
@@ -99,11 +103,16 @@ class _Run:
         self.config, self.out_dir = config, out_dir
         self.crops = validation_crops(planes, config)
         path = out_dir / "state.pt"
-        self.state: TrainState = load_state(path, config) if path.is_file() else new_state(config)
-        sampler = CropSampler([p for p in planes if not p.held_out], config)
-        on_gpu = device_of(self.state.sam).type == "cuda"
-        self.batches = _Batches(sampler, config, self.fraction_at, on_gpu)
+        self.state: TrainState = self._state(path if path.is_file() else None)
+        self._draw_from([p for p in planes if not p.held_out])
         self._saved = self._validated = self.state.elapsed
+
+    def _state(self, path: Path | None) -> TrainState:
+        return load_state(path, self.config) if path else new_state(self.config)
+
+    def _draw_from(self, planes: list[LabelledPlane]) -> None:
+        on_gpu = device_of(self.state.sam).type == "cuda"
+        self.batches = _Batches(CropSampler(planes, self.config), self.config, self.fraction_at, on_gpu)
 
     def fraction_at(self, step: int) -> float:
         """Share of the budget used up: by steps where they are limited, else by time until now."""
@@ -125,7 +134,10 @@ class _Run:
             self._save()
             yield self._event("end", {})
         finally:
-            self.batches.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.batches.close()
 
     def _one_step(self) -> Iterator[TrainEvent]:
         started = time.monotonic()
@@ -144,7 +156,7 @@ class _Run:
     def _due(self, since: float, minutes: float) -> bool:
         return self.state.elapsed - since >= minutes * 60
 
-    def _learn(self) -> dict[str, Tensor]:
+    def _learn(self) -> Mapping[str, Tensor | float]:
         """One step of the optimiser, after `accumulate` batches; values stay where they are until they are asked for."""
         state, config, fraction = self.state, self.config, self.fraction
         if fraction >= config.warm_start and state.interactive_since < 0:
@@ -207,12 +219,38 @@ class _Run:
         return TrainEvent(kind, self.state.step, self.fraction, self.state.elapsed, values)
 
 
-def learning_rate_share(fraction: float, config: TrainConfig) -> float:
-    """Linear rise, then half a cosine down to `final_rate`."""
-    if fraction < config.warm_up:
-        return max(fraction / config.warm_up, 0.01)
-    done = min((fraction - config.warm_up) / max(1 - config.warm_up, 1e-6), 1.0)
-    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * done))
+class _HeldRun(_Run):
+    """A later stage on more kinds of crops, held to the answers of what it starts from on the others.
+
+    The whole model learns as in fine-tuning, in steps that are small enough for a CPU. See `training/rehearsal.py`.
+    """
+
+    def _state(self, path: Path | None) -> TrainState:
+        fresh = new_state(self.config)
+        self.learner = Learner(fresh.sam, self.config, with_encoder=True)
+        self.learner.encoder_share, self.learner.rehearsal_weight = 1.0, self.config.rehearsal
+        fresh.average, fresh.optimizer, fresh.interactive_since = (
+            self.learner.average,
+            self.learner.optimizer,
+            0,
+        )
+        return load_state(path, self.config, fresh) if path else fresh
+
+    def _draw_from(self, planes: list[LabelledPlane]) -> None:
+        others = [plane for plane in planes if plane.set_name != PASTED]
+        self.own = self._source(planes, self.config)
+        self.rehearsed = self._source(others, replace(self.config, set_weights={}, synthetic=GENERATED_SHARE))
+
+    def _source(self, planes: list[LabelledPlane], config: TrainConfig) -> FreshCrops:
+        cells = config.stages[0][1] // self.state.sam.config.stride
+        return FreshCrops(CropSampler(planes, config), self.learner, InputRecipe.SAM, cells)
+
+    def _learn(self) -> Mapping[str, Tensor | float]:
+        size = (self.config.stage(self.fraction)[1], self.config.objects)
+        return self.learner.learn(self.own, self.rehearsed, self.state.step, self.fraction, size)
+
+    def _close(self) -> None:
+        """Nothing is prepared ahead."""
 
 
 class _Examples(Dataset[tuple[Tensor, ...]]):
