@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from napari_sam.model.checkpoints import load_checkpoint
 
@@ -31,6 +32,8 @@ def test_recipes_follow_each_other(call, tmp_path, monkeypatch):
         )
         recipes.append(tmp_path / f"{name}.json")
         recipes[-1].write_text(config.to_json())
+    recipes.append(tmp_path / "third.json")
+    recipes[-1].write_text(replace(config, rehearsal=1.0, runs=2).to_json())
     arguments = ["train", tmp_path, tmp_path / "out", "--synthetic", "0"]
     for recipe in recipes:
         arguments += ["--recipe", recipe]
@@ -41,6 +44,15 @@ def test_recipes_follow_each_other(call, tmp_path, monkeypatch):
     for stage in ("first", "second"):
         assert (tmp_path / "out" / stage / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert str(first) in (tmp_path / "out" / "second" / "config.json").read_text()
+    mean, *runs = (
+        load_checkpoint(tmp_path / "out" / "third" / place / "best.safetensors")[1]
+        for place in ("", "0", "1")
+    )
+    name = next(iter(mean))
+    assert not torch.equal(runs[0][name], runs[1][name])
+    torch.testing.assert_close(
+        mean[name].float(), (runs[0][name].float() + runs[1][name].float()) / 2, rtol=1e-3, atol=1e-3
+    )
     before = first.read_bytes()
     (tmp_path / "out" / "first" / "loss.png").unlink()
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -247,6 +247,7 @@ CHANGED = {
     "pixels": "x",
     "preprocessing": 9,
     "scale": 2,
+    "side": 1,
 }
 
 
@@ -256,8 +257,8 @@ def test_keys_differ_when_any_field_differs() -> None:
     assert len({key.hex for key in (example_key(), *changed)}) == len(CHANGED) + 1
 
 
-def test_records_from_before_there_were_scales_are_found() -> None:
-    values = {name: value for name, value in asdict(example_key()).items() if name != "scale"}
+def test_records_from_before_there_were_scales_and_sides_are_found() -> None:
+    values = {name: value for name, value in asdict(example_key()).items() if name not in ("scale", "side")}
     text = json.dumps(values, sort_keys=True).encode()
     assert example_key().hex == hashlib.sha256(text).hexdigest()[:40]
 

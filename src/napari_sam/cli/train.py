@@ -40,7 +40,7 @@ def train(
 
     from napari_sam.training.config import STAGES, load_recipe
     from napari_sam.training.curves import draw_run
-    from napari_sam.training.run import describe, prepare_data, prepare_machine
+    from napari_sam.training.run import average_weights, describe, prepare_data, prepare_machine
     from napari_sam.training.trainer import train as run
 
     names = recipe or list(STAGES)
@@ -53,11 +53,16 @@ def train(
         folder = output.expanduser() / Path(name).stem
         prepare_machine(config)
         planes = prepare_data(data.expanduser(), output.expanduser(), synthetic, config)
-        for event in run(config, planes, folder):
-            typer.echo(describe(event))
-            if draws and event.kind in ("validation", "end"):
-                draw_run(folder / "log.jsonl", folder / "loss.png")
-        found = str(folder / "best.safetensors")
+        folders = [folder / str(number) for number in range(config.runs)] if config.runs > 1 else [folder]
+        for number, own in enumerate(folders):
+            for event in run(replace(config, seed=config.seed + number, runs=1), planes, own):
+                typer.echo(describe(event))
+                if draws and event.kind in ("validation", "end"):
+                    draw_run(own / "log.jsonl", own / "loss.png")
+        best = folder / "best.safetensors"
+        if config.runs > 1:
+            average_weights([own / best.name for own in folders], best)
+        found = str(best)
         typer.echo(f"saved {found}")
 
 

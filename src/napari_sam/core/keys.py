@@ -37,6 +37,8 @@ class EmbeddingKey:
         Version of the preprocessing code; raised when its output changes.
     scale : int
         Pixels of the plane, along a side, that went into one pixel of what was encoded.
+    side : int
+        From which side it was looked at, see `core.sides`.
     """
 
     model_digest: str
@@ -49,9 +51,10 @@ class EmbeddingKey:
     pixels: str
     preprocessing: int
     scale: int = 1
+    side: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("axis", "level", "preprocessing", "scale"):
+        for name in ("axis", "level", "preprocessing", "scale", "side"):
             object.__setattr__(self, name, index(getattr(self, name)))
         y0, x0, y1, x1 = map(index, self.tile_yxyx)
         object.__setattr__(self, "tile_yxyx", (y0, x0, y1, x1))
@@ -60,8 +63,9 @@ class EmbeddingKey:
     def hex(self) -> str:
         """40 hexadecimal digits that name the record on disk."""
         values = asdict(self)
-        if self.scale == 1:
-            del values["scale"]  # so that records from before there were scales are found
+        for name, usual in (("scale", 1), ("side", 0)):
+            if values[name] == usual:
+                del values[name]  # so that records from before there was a choice are found
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:40]
 

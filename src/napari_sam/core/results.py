@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_sam.core.arrays import Array, ArrayValue, BoolArray, FloatArray, frozen_array
 from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, Shape2D
+from napari_sam.core.sides import Side
 from napari_sam.errors import VolumeError
 
 
@@ -26,14 +27,25 @@ class TileEmbedding(ArrayValue):
         The part of the plane that was encoded, in plane pixels.
     input_shape : (int, int)
         Height and width of that part in model space: after resizing, before padding.
+    side : Side
+        From where it was looked at.
+    others : tuple of TileEmbedding
+        The same part, looked at from other sides.
     """
 
     array: FloatArray
     box_yxyx: BoxYXYX
     input_shape: Shape2D
+    side: Side = Side.FRONT
+    others: tuple[TileEmbedding, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "array", frozen_array(self.array))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the arrays."""
+        return self.array.nbytes + sum(other.nbytes for other in self.others)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +83,7 @@ class ImageEmbedding:
     @property
     def nbytes(self) -> int:
         """Bytes held by the arrays."""
-        return sum(tile.array.nbytes for tile in self.tiles)
+        return sum(tile.nbytes for tile in self.tiles)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,15 +19,19 @@ from napari_sam.core.arrays import Array, FloatArray
 from napari_sam.core.planes import BoxYXYX
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import TileEmbedding
+from napari_sam.core.sides import Side
 from napari_sam.core.spaces import ModelSpace
 from napari_sam.inference.joining import TileLogits
 from napari_sam.inference.resample import bilinear
+from napari_sam.inference.sides import box_from, map_from, map_to_front, points_from
 from napari_sam.model.configs import SamConfig
 from napari_sam.model.sam import Sam
 
 MASK_LOGIT = 10.0
 """What a pixel of a mask prompt is worth, positive inside and negative outside."""
 
+Cells = tuple[float, float]
+"""Rows and columns of a logit map."""
 MAX_BATCH = 8
 """More objects in one call gain nothing on a CPU and cost memory: 17 MB each in the last layers of a SAM."""
 
@@ -157,7 +161,7 @@ def crop_of(mask: Array, box: BoxYXYX) -> Array:
 def decode(
     sam: Sam, tile: TileEmbedding, prompts: Sequence[TilePrompt], max_batch: int = MAX_BATCH
 ) -> list[Decoded]:
-    """Answer the prompts of several objects on one tile.
+    """Answer the prompts of several objects on one tile; the mean of what is answered from all its sides.
 
     Parameters
     ----------
@@ -170,6 +174,43 @@ def decode(
     max_batch : int
         Most objects in one call of the decoder.
     """
+    answers = _decode_side(sam, tile, prompts, max_batch)
+    if not tile.others:
+        return answers
+    cells = valid_cells(tile, sam.config)
+    looks = [
+        _decode_side(sam, other, [_seen_from(other.side, one, tile, cells) for one in prompts], max_batch)
+        for other in tile.others
+    ]
+    return [_mean(one, others) for one, *others in zip(answers, *looks, strict=True)]
+
+
+def _seen_from(side: Side, prompt: TilePrompt, tile: TileEmbedding, cells: Cells) -> TilePrompt:
+    """Prompts on a tile, in the coordinates of the same tile looked at from a side."""
+    points = points_from(side, prompt.points_xy, tile.input_shape)
+    box = None if prompt.box_xyxy is None else box_from(side, prompt.box_xyxy, tile.input_shape)
+    logits = prompt.mask_logits
+    if logits is not None:
+        seen = map_from(side, logits, cells)
+        logits = np.full(logits.shape, -MASK_LOGIT, np.float32)
+        logits[: len(seen), : seen.shape[1]] = seen
+    return TilePrompt(points, prompt.labels, box, logits)
+
+
+def _mean(front: Decoded, others: Sequence[Decoded]) -> Decoded:
+    """The mean of what is answered from several sides, where the image is."""
+    logits = front.low_res_logits.copy()
+    rows, cols = (int(np.ceil(side)) for side in front.cells_yx)
+    for output, own in enumerate(logits[:, :rows, :cols]):
+        seen = [map_to_front(one.tile.side, one.low_res_logits[output], front.cells_yx) for one in others]
+        own[:] = np.mean([own, *seen], axis=0)
+    estimates = np.mean([one.predicted_iou for one in (front, *others)], axis=0)
+    return replace(front, low_res_logits=logits, predicted_iou=estimates)
+
+
+def _decode_side(
+    sam: Sam, tile: TileEmbedding, prompts: Sequence[TilePrompt], max_batch: int
+) -> list[Decoded]:
     groups = defaultdict(list)
     for index, prompt in enumerate(prompts):
         groups[prompt.kind].append(index)

@@ -22,12 +22,15 @@ from napari_sam.core.planes import BoxYXYX, PlaneRef, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import EmbeddingStore, Predictor, VolumeLike
 from napari_sam.core.results import ImageEmbedding, TileEmbedding
+from napari_sam.core.sides import FRONT, Side
 from napari_sam.embedding import MemoryStore
 from napari_sam.errors import CacheWarning, EmbeddingCorruptError, EmbeddingNotFoundError
 from napari_sam.inference.contrast import estimate_contrast
 from napari_sam.inference.levels import Source, source_of
 from napari_sam.inference.tiles import has_useful_overview, meeting, overview, plan_tiles, tiles_for
 
+Part = tuple[BoxYXYX, Side]
+"""A tile, and the side from which it is looked at."""
 PREPROCESSING_VERSION = 2
 """Raised whenever the embedding of the same pixels changes, so that old records are not taken for new."""
 
@@ -65,6 +68,8 @@ class CachedEncoder:
     ----------
     scale : float
         Pixels of a plane, along a side, that go into one pixel of what is encoded; see `at`.
+    sides : tuple of Side
+        From where tiles are looked at, the front first.
     """
 
     def __init__(
@@ -80,19 +85,20 @@ class CachedEncoder:
         self.digests: dict[tuple[PlaneRef, BoxYXYX], str] = {}
         self._contrasts: dict[int, Contrast] = {}
         self.scale: float = 1
+        self.sides: tuple[Side, ...] = FRONT
         self._fixed = contrast
         self._lock = RLock()
         self._held: WeakValueDictionary[PlaneRef, Array] = WeakValueDictionary()
 
-    def at(self, scale: float) -> Self:
+    def at(self, scale: float, sides: tuple[Side, ...] = FRONT) -> Self:
         """The same encoder, over the same store, that looks at planes from afar, see `inference.levels`, or closely.
 
-        Its tiles cover `scale` times as many pixels of a plane along each side.
+        Its tiles cover `scale` times as many pixels of a plane along each side, and are encoded from each of the sides.
         """
-        if scale == self.scale:
+        if (scale, sides) == (self.scale, self.sides):
             return self
         other = copy(self)
-        other.scale = scale
+        other.scale, other.sides = scale, sides
         return other
 
     @property
@@ -139,10 +145,10 @@ class CachedEncoder:
         """Embeddings of several planes; whatever is missing is encoded in one batch."""
         work = [_PlaneWork(self, plane, self._boxes(plane, prompts)) for plane in planes]
         with self._lock:
-            missing = [(one, box) for one in work for box in one.find()]
-            arrays = self._encode([one.rgb(box) for one, box in missing])
-            for (one, box), array in zip(missing, arrays):
-                one.found[box] = self._keep(one.key(box), array)
+            missing = [(one, part) for one in work for part in one.find()]
+            arrays = self._encode([one.rgb(*part) for one, part in missing])
+            for (one, part), array in zip(missing, arrays):
+                one.found[part] = self._keep(one.key(*part), array)
         return [one.assembled() for one in work]
 
     def is_cached(self, plane: PlaneRef, part: BoxYXYX | None = None) -> bool:
@@ -151,7 +157,7 @@ class CachedEncoder:
         Reads the plane if it is seen for the first time.
         """
         work = _PlaneWork(self, plane, self._boxes_of(plane, part))
-        return all(work.key(box) in self.store for box in work.boxes)
+        return all(work.key(*part) in self.store for part in work.parts)
 
     def encode_steps(self, plane: PlaneRef, part: BoxYXYX | None = None) -> Iterator[None]:
         """Bring all grid tiles of a plane, or those that a part of it meets, into the store.
@@ -160,11 +166,11 @@ class CachedEncoder:
         """
         work = _PlaneWork(self, plane, self._boxes_of(plane, part))
         size = max(1, getattr(self.predictor, "batch_size", 1))
-        for start in range(0, len(work.boxes), size):
+        for start in range(0, len(work.parts), size):
             with self._lock:
-                batch = [b for b in work.boxes[start : start + size] if work.key(b) not in self.store]
-                for box, array in zip(batch, self._encode([work.rgb(box) for box in batch])):
-                    self._keep(work.key(box), array)
+                batch = [one for one in work.parts[start : start + size] if work.key(*one) not in self.store]
+                for one, array in zip(batch, self._encode([work.rgb(*one) for one in batch])):
+                    self._keep(work.key(*one), array)
             if batch:
                 yield
 
@@ -173,7 +179,7 @@ class CachedEncoder:
         self.digests.clear()
         self._held.clear()
 
-    def key(self, read: PlaneRef, box: BoxYXYX, pixels: str) -> EmbeddingKey:
+    def key(self, read: PlaneRef, box: BoxYXYX, side: Side, pixels: str) -> EmbeddingKey:
         """What the embedding of a tile is kept under, whose pixels were read in a plane."""
         return EmbeddingKey(
             model_digest=self.predictor.digest,
@@ -186,6 +192,7 @@ class CachedEncoder:
             pixels=pixels,
             preprocessing=PREPROCESSING_VERSION,
             scale=max(1, round(self.scale)),  # a small tile is the same at any scale that enlarges it
+            side=side,
         )
 
     def look_up(self, key: EmbeddingKey) -> FloatArray | None:
@@ -199,11 +206,11 @@ class CachedEncoder:
             warnings.warn(f"{error}; it is computed again", CacheWarning, stacklevel=2)
             return None
 
-    def tile(self, array: FloatArray, box: BoxYXYX, shape: Shape2D) -> TileEmbedding:
+    def tile(self, array: FloatArray, box: BoxYXYX, side: Side, shape: Shape2D) -> TileEmbedding:
         """Say where in a plane the output of the encoder belongs that was made of an image of this shape."""
         if isinstance(self.predictor, TileEncoder):
-            return replace(self.predictor.tile(array, (0, 0, *shape)), box_yxyx=box)
-        return TileEmbedding(array, box, shape)
+            return replace(self.predictor.tile(array, (0, 0, *shape)), box_yxyx=box, side=side)
+        return TileEmbedding(array, box, shape, side)
 
     def tile_size(self, plane_shape: Shape2D) -> int:
         """Pixels along the side of a tile of what is encoded; the whole plane for a model that does not tile."""
@@ -237,25 +244,26 @@ class _PlaneWork:
 
     def __init__(self, encoder: CachedEncoder, plane: PlaneRef, boxes: tuple[BoxYXYX, ...]) -> None:
         self.encoder, self.plane, self.boxes = encoder, plane, boxes
+        self.parts: list[Part] = [(box, side) for box in boxes for side in encoder.sides]
         self.source: Source = source_of(encoder.volume, plane, encoder.scale)
-        self.found: dict[BoxYXYX, FloatArray] = {}
+        self.found: dict[Part, FloatArray] = {}
         self._pixels: Array | None = None
 
-    def find(self) -> list[BoxYXYX]:
+    def find(self) -> list[Part]:
         """Take from the store what is there; the tiles that are not."""
-        for box in self.boxes:
-            array = self.encoder.look_up(self.key(box))
+        for part in self.parts:
+            array = self.encoder.look_up(self.key(*part))
             if array is not None:
-                self.found[box] = array
-        return [box for box in self.boxes if box not in self.found]
+                self.found[part] = array
+        return [part for part in self.parts if part not in self.found]
 
-    def key(self, box: BoxYXYX) -> EmbeddingKey:
-        """Key of one tile."""
+    def key(self, box: BoxYXYX, side: Side) -> EmbeddingKey:
+        """Key of one tile from one side."""
         digests, read = self.encoder.digests, self.source.plane
         window = self.source.window(box)
         if (read, window) not in digests:
             digests[read, window] = digest_array(self.pixels(box))
-        return self.encoder.key(read, box, digests[read, window])
+        return self.encoder.key(read, box, side, digests[read, window])
 
     def pixels(self, box: BoxYXYX) -> Array:
         """Pixels of one tile as they are in the volume."""
@@ -264,17 +272,24 @@ class _PlaneWork:
         y0, x0, y1, x1 = self.source.window(box)
         return self._pixels[y0:y1, x0:x1]
 
-    def rgb(self, box: BoxYXYX) -> Array:
-        """Pixels of one tile, 8 bit."""
+    def rgb(self, box: BoxYXYX, side: Side) -> Array:
+        """Pixels of one tile from one side, 8 bit."""
         contrast = self.encoder.contrast_at(self.plane.time)
-        return self.source.rgb(self.pixels(box), box, contrast)
+        return side.of(self.source.rgb(self.pixels(box), box, contrast))
 
     def assembled(self) -> ImageEmbedding:
         """The embedding, once all tiles are found."""
         encoder = self.encoder
         shape = encoder.volume.plane_shape(self.plane.axis, self.plane.level)
-        tiles = tuple(
-            encoder.tile(self.found[box], box, self.source.encoded_shape(box)) for box in self.boxes
-        )
+        tiles = tuple(map(self._tile, self.boxes))
         tile_size = round(encoder.scale * encoder.tile_size(shape))
         return ImageEmbedding(shape, tiles, encoder.predictor.digest, tile_size, encoder.scale)
+
+    def _tile(self, box: BoxYXYX) -> TileEmbedding:
+        """A tile, with what is seen of it from other sides."""
+        shape = self.source.encoded_shape(box)
+        first, *others = (
+            self.encoder.tile(self.found[box, side], box, side, side.shape_of(shape))
+            for side in self.encoder.sides
+        )
+        return replace(first, others=tuple(others))

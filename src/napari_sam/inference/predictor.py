@@ -101,6 +101,11 @@ class SamPredictor:
         """Whether small objects are looked at enlarged, see `inference.sight`."""
         return self.config.looks_closer
 
+    @property
+    def doubt(self) -> float:
+        """Predicted IoU below which an answer is asked for again from other sides, see `inference.sight`."""
+        return self.config.doubt
+
     def encode(self, image: Array, contrast: Contrast | None = None) -> ImageEmbedding:
         """Encode one image.
 

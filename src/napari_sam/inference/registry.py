@@ -112,7 +112,7 @@ _ENTRIES = (
         "default.safetensors",
         "",
         "",
-        23_274_112,
+        23_273_928,
         "BSD-3-Clause",
         "ships with this program, see the model card",
         "cells, nuclei and organelles; small and quick, nothing to fetch",

@@ -10,6 +10,7 @@ from napari_sam.core.planes import PlaneRef, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor
 from napari_sam.core.results import MaskPrediction
+from napari_sam.core.sides import AROUND, FRONT, Side
 from napari_sam.inference.predict import predict_plane
 from napari_sam.inference.tiles import ANY_SIZE, Size, closest_scale, fitting_scale, size_of
 
@@ -26,8 +27,8 @@ class ScalingEncoder(PlaneEncoder, Protocol):
     def predictor(self) -> Predictor:
         """The model."""
 
-    def at(self, scale: float) -> Self:
-        """The same encoder at another scale."""
+    def at(self, scale: float, sides: tuple[Side, ...] = FRONT) -> Self:
+        """The same encoder at another scale, looking from these sides."""
 
 
 Encoder = TypeVar("Encoder", bound=ScalingEncoder)
@@ -99,7 +100,8 @@ def answers(
     """What the model says about objects in a plane, each looked at as its size asks for.
 
     An object that a single click finds to be small is asked for again more closely. Where small objects are looked at
-    enlarged (`SamConfig.looks_closer`), one that is below `SMALL` at full resolution is.
+    enlarged (`SamConfig.looks_closer`), one that is below `SMALL` at full resolution is. An answer in which the model has
+    little trust (`SamConfig.doubt`) is asked for again from several sides, see `core.sides`.
 
     Parameters
     ----------
@@ -136,16 +138,25 @@ def answers(
     }
     again = {i: scale for i, scale in again.items() if scale != scales[i]}
     found |= _at_scales(encoder, plane, prompts, again)
+    doubt = getattr(encoder.predictor, "doubt", 0)
+    doubtful = {
+        i: one.scale for i, one in found.items() if one.predicted_iou < doubt and prompts[i].mask is None
+    }
+    found |= _at_scales(encoder, plane, prompts, doubtful, AROUND)
     return [found[i] for i in range(len(prompts))]
 
 
 def _at_scales(
-    encoder: ScalingEncoder, plane: PlaneRef, prompts: Sequence[PromptSet], scales: Mapping[int, float]
+    encoder: ScalingEncoder,
+    plane: PlaneRef,
+    prompts: Sequence[PromptSet],
+    scales: Mapping[int, float],
+    sides: tuple[Side, ...] = FRONT,
 ) -> dict[int, MaskPrediction]:
     """Answers by the number of the prompt; those at the same scale in one batch."""
     found: dict[int, MaskPrediction] = {}
     for scale in sorted(set(scales.values())):
         members = [i for i, own in scales.items() if own == scale]
-        batch = predict_plane(encoder.at(scale), plane, [prompts[i] for i in members])
+        batch = predict_plane(encoder.at(scale, sides), plane, [prompts[i] for i in members])
         found.update((i, replace(one, scale=scale)) for i, one in zip(members, batch, strict=True))
     return found

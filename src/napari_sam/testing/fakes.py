@@ -27,6 +27,7 @@ from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import EmbeddingStore, PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding, as_image
+from napari_sam.core.sides import FRONT, Side
 from napari_sam.core.spaces import nearest_index
 from napari_sam.errors import EmbeddingNotFoundError, VolumeError
 
@@ -425,8 +426,8 @@ class FakeEncoder:
             self._kept[plane] = self.predictor.encode(self.pixels(plane))
         return self._kept[plane]
 
-    def at(self, scale: float) -> Self:
-        """Itself: it sees every plane whole."""
+    def at(self, scale: float, sides: tuple[Side, ...] = FRONT) -> Self:
+        """Itself: it sees every plane whole, from the front."""
         return self
 
     def encode_steps(self, plane: PlaneRef, part: BoxYXYX | None = None) -> Iterator[None]:

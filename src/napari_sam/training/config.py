@@ -97,6 +97,9 @@ class TrainConfig:
     rehearsal: float = 0.0
     """Above 0 the run goes on from `start` in small steps, and this is the weight with which it is held to the answers that it
     gave at the start; see `trainer._HeldRun`. Of `stages` the side of the first counts then."""
+    runs: int = 1
+    """Runs with seeds that follow each other, whose weights are averaged (Wortsman et al. 2022, arXiv 2203.05482): from the same
+    start they end near enough to each other."""
     warm_start: float = 0.06
     """Share of the budget in which the encoder learns from the dense head alone."""
     learning_rate: float = 1e-3
@@ -133,8 +136,8 @@ class TrainConfig:
             raise TrainingError(f"crop sides must be multiples of 32, with at least one image: {self.stages}")
         if self.rehearsal < 0:
             raise TrainingError(f"rehearsal is a weight, 0 or more, got {self.rehearsal}")
-        if min(self.objects, *self.rounds) < 1:
-            raise TrainingError("objects and rounds must be at least 1")
+        if min(self.objects, self.runs, *self.rounds) < 1:
+            raise TrainingError("objects, rounds and runs must be at least 1")
 
     @property
     def processes(self) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from napari_sam.inference.device import keep_heap
+from napari_sam.model.checkpoints import load_sam, save_safetensors
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.packed import LabelledPlane, read_folder, read_packed, write_packed
 from napari_sam.training.pasted import paste_planes
@@ -49,6 +51,17 @@ def prepare_data(folder: Path, out_dir: Path, synthetic: int, config: TrainConfi
             )
         planes += read_packed(pasted)
     return planes + (read_packed(generated) if synthetic else [])
+
+
+def average_weights(files: Sequence[Path], output: Path) -> None:
+    """Write the mean of the weights of runs that began with the same weights."""
+    models = [load_sam(file) for file in files]
+    states = [model.state_dict() for model in models]
+    mean = models[0]
+    for name, value in mean.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.stack([state[name] for state in states]).mean(0))
+    save_safetensors(mean, output, metadata={"runs": str(len(files))})
 
 
 def describe(event: TrainEvent) -> str:
