@@ -5,8 +5,9 @@ import pytest
 
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.prompts import PromptSet
+from napari_sam.inference import joining
 from napari_sam.inference.decoding import answer_plane
-from napari_sam.inference.joining import open_ends
+from napari_sam.inference.joining import Blend, Grid, TileLogits, open_ends
 from napari_sam.inference.predict import predict_plane
 from napari_sam.inference.tiles import plan_tiles, tiles_for
 from napari_sam.testing.fakes import ArrayVolume
@@ -141,3 +142,23 @@ def test_the_whole_plane_bright_ends(threshold_net):
 @pytest.mark.parametrize("mask", [np.zeros(SHAPE, bool), disc(20, 20, 5)])
 def test_closed_masks_have_no_open_ends(mask):
     assert len(open_ends(Region.from_mask(mask), [(0, 0, 64, 64)])) == 0
+
+
+def test_a_mask_with_many_open_ends_is_closed_at_once(monkeypatch):
+    """Where no tile is left, its ends are given up together; one by one they froze a large plane."""
+
+    grid = Grid((400, 400), 1)
+    boxes = [(0, 0, 100, 100), (300, 300, 400, 400)]
+    blend = Blend(grid, boxes, 8)
+    stripes = np.full((100, 100), -5.0, np.float32)
+    stripes[::2] = 5
+    stripes[:, 0] = 5
+    calls, dilate = [], joining.ndimage.binary_dilation
+    monkeypatch.setattr(
+        joining.ndimage, "binary_dilation", lambda *a, **k: calls.append(1) or dilate(*a, **k)
+    )
+    joined = joining.follow(
+        blend, TileLogits(stripes, boxes[0], (100.0, 100.0)), [], lambda *_: pytest.fail("no tile")
+    )
+    assert (joined[:100, :100] > 0).sum() > 4000
+    assert len(calls) == 1

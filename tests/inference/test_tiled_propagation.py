@@ -5,6 +5,7 @@ import pytest
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
+from napari_sam.core.sides import FRONT
 from napari_sam.inference.decoding import answer_plane
 from napari_sam.inference.tiles import plan_tiles
 from napari_sam.propagation import Carry, PropagationSettings, propagate_objects
@@ -34,7 +35,7 @@ class TiledEncoder:
     def __init__(self, volume, net):
         self.volume, self._net, self.predictor = volume, net, TiledPredictor(net)
 
-    def at(self, scale):
+    def at(self, scale, sides=FRONT):
         return self
 
     def pixels(self, plane):

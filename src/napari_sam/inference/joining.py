@@ -92,6 +92,11 @@ class Grid:
         """First cell whose centre is not before the edge at `pixel`."""
         return -(-side // self.cell) if pixel >= side else int(np.ceil(pixel / self.cell - 0.5))
 
+    def inside(self, box: BoxYXYX) -> BoolArray:
+        """The cells whose centres lie in a box."""
+        rows, cols = ((np.arange(n) + 0.5) * self.cell for n in self.shape)
+        return np.outer((rows >= box[0]) & (rows < box[2]), (cols >= box[1]) & (cols < box[3]))
+
     def place(self, answer: TileLogits) -> tuple[tuple[slice, slice], FloatArray]:
         """The window of a tile and its logits resampled to the cells there."""
         window = self.window(answer.box_yxyx)
@@ -202,20 +207,18 @@ def _extend(blend: Blend, index: int, joined: FloatArray, user_says_so: bool, as
 
 
 def next_tile(mask: BoolArray, blend: Blend, asked: set[int]) -> int | None:
-    """The tile that a mask runs on into, or None when it is closed."""
-    beyond = ndimage.binary_dilation(mask, _BEYOND) & ~blend.seen
-    candidates = [i for i in range(len(blend.boxes)) if i not in asked]
-    if not candidates or not beyond.any():
+    """The tile that a mask runs on into, or None when it is closed or no tile is left there."""
+    left = [i for i in range(len(blend.boxes)) if i not in asked]
+    reach = np.zeros(mask.shape, bool)
+    for i in left:
+        reach |= blend.grid.inside(blend.boxes[i])
+    at = np.argwhere(ndimage.binary_dilation(mask, _BEYOND) & ~blend.seen & reach)
+    if not len(at):
         return None
-    at = np.argwhere(beyond)
-    middle = (at[len(at) // 2] + 0.5) * blend.grid.cell
-    best = candidates[best_tile([blend.boxes[i] for i in candidates], np.tile(middle, 2))]
-    box = blend.boxes[best]
-    holds = box[0] <= middle[0] < box[2] and box[1] <= middle[1] < box[3]
-    if holds:
-        return best
-    blend.seen[tuple(at[len(at) // 2])] = True  # no tile is left for this cell
-    return next_tile(mask, blend, asked)
+    row, col = at[len(at) // 2]
+    holding = [i for i in left if blend.grid.inside(blend.boxes[i])[row, col]]
+    middle = (np.array([row, col]) + 0.5) * blend.grid.cell
+    return holding[best_tile([blend.boxes[i] for i in holding], np.tile(middle, 2))]
 
 
 def agreement(known: BoolArray, answer: BoolArray, seen: BoolArray) -> float:
