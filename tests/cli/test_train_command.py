@@ -28,7 +28,14 @@ def test_recipes_follow_each_other(call, tmp_path, monkeypatch):
     recipes = []
     for name, model in (("first", "micro_test"), ("second", "deep_test")):
         config = TrainConfig(
-            model, max_steps=2, stages=((0.0, 64, 1),), warm_start=0.0, workers=0, model_input=64
+            model,
+            max_steps=2,
+            threads=1,
+            validation_crops=4,
+            stages=((0.0, 64, 1),),
+            warm_start=0.0,
+            workers=0,
+            model_input=64,
         )
         recipes.append(tmp_path / f"{name}.json")
         recipes[-1].write_text(config.to_json())
