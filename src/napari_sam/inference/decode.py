@@ -30,8 +30,6 @@ from napari_sam.model.sam import Sam
 MASK_LOGIT = 10.0
 """What a pixel of a mask prompt is worth, positive inside and negative outside."""
 
-Cells = tuple[float, float]
-"""Rows and columns of a logit map."""
 MAX_BATCH = 8
 """More objects in one call gain nothing on a CPU and cost memory: 17 MB each in the last layers of a SAM."""
 
@@ -185,7 +183,7 @@ def decode(
     return [_mean(one, others) for one, *others in zip(answers, *looks, strict=True)]
 
 
-def _seen_from(side: Side, prompt: TilePrompt, tile: TileEmbedding, cells: Cells) -> TilePrompt:
+def _seen_from(side: Side, prompt: TilePrompt, tile: TileEmbedding, cells: tuple[float, float]) -> TilePrompt:
     """Prompts on a tile, in the coordinates of the same tile looked at from a side."""
     points = points_from(side, prompt.points_xy, tile.input_shape)
     box = None if prompt.box_xyxy is None else box_from(side, prompt.box_xyxy, tile.input_shape)

@@ -8,13 +8,10 @@ no objects; the cells themselves are objects where they hold none, in half of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
-import torch
 from scipy import ndimage
 
 from napari_sam.core.arrays import Array, BoolArray
@@ -26,6 +23,7 @@ from napari_sam.training.synthetic import (
     Stack,
     Tessellation,
     labelled_planes,
+    make_planes,
     smooth_noise,
     texture,
 )
@@ -177,8 +175,9 @@ class _Tissue:
             if rng.random() > share or room.sum() < 500:
                 continue
             for _ in range(int(rng.integers(1, 4))):
-                tries = (self._paste(donors, int(cell), room, scale, soft) for _ in range(8))
-                any(tries)
+                for _ in range(8):
+                    if self._paste(donors, int(cell), room, scale, soft):
+                        break
 
     def _paste(self, donors: Sequence[Donor], cell: int, room: BoolArray, scale: float, soft: float) -> bool:
         """Put one somewhere into a cell; False where it does not fit."""
@@ -261,12 +260,7 @@ def paste_planes(
         There is nothing to paste.
     """
     donors = find_donors([plane for plane in planes if not plane.held_out])
-    numbers = range(-(-count // PLANES))
-    make = partial(_planes, donors=donors, seed=seed, size=size)
-    if not workers:
-        return [plane for number in numbers for plane in make(number)]
-    with ProcessPoolExecutor(workers, get_context("fork"), torch.set_num_threads, (1,)) as pool:
-        return [plane for made in pool.map(make, numbers, chunksize=8) for plane in made]
+    return make_planes(partial(_planes, donors=donors, seed=seed, size=size), count, workers)
 
 
 def _planes(number: int, donors: Sequence[Donor], seed: int, size: int) -> list[LabelledPlane]:

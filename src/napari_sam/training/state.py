@@ -147,9 +147,8 @@ def load_state(path: Path, config: TrainConfig, fresh: TrainState | None = None)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         _need_same_settings(path, TrainConfig.from_json(content["config"]), config)
-        state = fresh or new_state(
-            replace(config, start="")
-        )  # where it started from does not matter any more
+        # where it started from does not matter any more
+        state = fresh or new_state(replace(config, start=""))
         for part in ("sam", "average", "head"):
             getattr(state, part).load_state_dict(content[part])
         state.optimizer.load_state_dict(content["optimizer"])

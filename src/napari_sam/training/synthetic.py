@@ -296,8 +296,12 @@ def generate_planes(count: int, seed: int, size: int = 320, workers: int = 0) ->
     workers : int
         Processes to share the work with; 0 works in this one.
     """
+    return make_planes(partial(_planes, seed=seed, size=size), count, workers)
+
+
+def make_planes(make: Callable[[int], list[LabelledPlane]], count: int, workers: int) -> list[LabelledPlane]:
+    """Planes of volumes 0, 1, 2 ... as `make` gives them, in this process or shared out to others."""
     numbers = range(-(-count // PLANES))
-    make = partial(_planes, seed=seed, size=size)
     if not workers:
         return [plane for number in numbers for plane in make(number)]
     with ProcessPoolExecutor(workers, get_context("fork"), torch.set_num_threads, (1,)) as pool:

@@ -229,11 +229,8 @@ class _HeldRun(_Run):
         fresh = new_state(self.config)
         self.learner = Learner(fresh.sam, self.config, with_encoder=True)
         self.learner.encoder_share, self.learner.rehearsal_weight = 1.0, self.config.rehearsal
-        fresh.average, fresh.optimizer, fresh.interactive_since = (
-            self.learner.average,
-            self.learner.optimizer,
-            0,
-        )
+        fresh.average, fresh.optimizer = self.learner.average, self.learner.optimizer
+        fresh.interactive_since = 0
         return load_state(path, self.config, fresh) if path else fresh
 
     def _draw_from(self, planes: list[LabelledPlane]) -> None:
