@@ -59,8 +59,8 @@ def test_pasted_organelles_look_like_themselves_and_have_exact_labels():
 def test_planes_are_the_same_whatever_the_number_of_processes():
     held_out = [replace(one, held_out=True) for one in volume()]
     with pytest.raises(TrainingError, match="no whole object to paste"):
-        paste_planes(held_out, 2, 0, 96)
-    alone, shared = (paste_planes(volume(), 4, 3, 160, workers) for workers in (0, 2))
+        paste_planes(held_out, 2, 0, size=96)
+    alone, shared = (paste_planes(volume(), 4, 3, workers, 160) for workers in (0, 2))
     assert {plane.set_name for plane in alone} == {PASTED}
     for a, b in zip(alone, shared, strict=True):
         np.testing.assert_array_equal(a.image, b.image)

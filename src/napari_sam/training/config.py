@@ -12,8 +12,8 @@ from typing import Any
 from napari_sam.errors import TrainingError
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGES = ("default", "grown", "deeper", "organelles")
-"""The recipes of the model in the package, one after the other: a small network, deeper ones grown from it, a last lesson."""
+STAGES = ("default", "grown", "deeper", "organelles", "tissue")
+"""The recipes of the model in the package, one after the other: a small network, deeper ones grown from it, two lessons."""
 
 
 def _default_weights() -> dict[str, float]:
@@ -63,6 +63,8 @@ class TrainConfig:
     """Relative share of each set; the square root of its number of objects where nothing is said."""
     pasted: str = ""
     """Set whose objects are pasted into generated cells, see `training/pasted.py`; these are the set "pasted"."""
+    filled: str = ""
+    """Set whose objects' insides fill generated neurites, see `training/filled.py`; these are the set "filled"."""
     validation: float = 0.06
     """Share of the images of every set that is kept out of training, to choose checkpoints by."""
     object_diameter: tuple[float, float] = (12.0, 160.0)

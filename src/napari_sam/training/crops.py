@@ -13,6 +13,7 @@ from napari_sam.core.arrays import Array
 from napari_sam.training.augment import augment
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.packed import LabelledPlane
+from napari_sam.training.synthetic import SYNTHETIC
 
 Rng = np.random.Generator
 FILL = 118.0
@@ -122,9 +123,9 @@ def _plane_shares(planes: list[LabelledPlane], config: TrainConfig) -> Array:
     weights = {
         s: config.set_weights[s] if s in config.set_weights else _object_count(planes, s) ** 0.5 for s in sets
     }
-    real = sum(weights[s] for s in sets if s != "synthetic")
-    if "synthetic" in sets and real > 0:
-        weights["synthetic"] = real * config.synthetic / max(1 - config.synthetic, 1e-6)
+    real = sum(weights[s] for s in sets if s != SYNTHETIC)
+    if SYNTHETIC in sets and real > 0:
+        weights[SYNTHETIC] = real * config.synthetic / max(1 - config.synthetic, 1e-6)
     roots = {s: sum(n**0.5 for (name, _), n in counts.items() if name == s) for s in sets}
     shares = np.array([weights[k[0]] * counts[k] ** -0.5 / roots[k[0]] for k in kinds])
     normalised: Array = shares / shares.sum()

@@ -2,7 +2,7 @@
 
 Where every organelle that was learned from lies at the wall of a large empty cell, a click on one in a small, full
 cell is taken for a click on the cell. Here real ones lie in cells of all sizes, among vacuoles and droplets that are
-no objects; the cells themselves are objects where they hold none, in half of the tissues.
+no objects; the cells themselves are objects where they hold none, in some of the tissues.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ MARGIN = 6
 """Pixels around an organelle that are cut out with it."""
 LEAST_DONOR, LEAST_PASTED = 400, 60
 """Smallest organelle that is cut out, and that is left of one, in pixels."""
+EMPTY_COUNT = 0.2
+"""Share of the tissues in which cells without organelles are objects."""
 FITS = 0.9
 """Share of an organelle that must lie inside its cell."""
 
@@ -227,7 +229,7 @@ def paste(size: int, donors: Sequence[Donor], rng: Rng) -> Stack:
     tissue = _Tissue(size, rng)
     tissue.add_vacuoles()
     tissue.add_organelles(donors)
-    if rng.random() < 0.5:
+    if rng.random() < EMPTY_COUNT:
         tissue.add_cells()
     image = tissue.image + rng.uniform(0, 0.05) * rng.standard_normal(tissue.image.shape, dtype=np.float32)
     if rng.random() < 0.5:
@@ -237,7 +239,7 @@ def paste(size: int, donors: Sequence[Donor], rng: Rng) -> Stack:
 
 
 def paste_planes(
-    planes: Sequence[LabelledPlane], count: int, seed: int, size: int = SIZE, workers: int = 0
+    planes: Sequence[LabelledPlane], count: int, seed: int, workers: int = 0, size: int = SIZE
 ) -> list[LabelledPlane]:
     """At most `count` planes of the set "pasted", as `synthetic.generate_planes` makes others.
 
@@ -249,10 +251,10 @@ def paste_planes(
         Number of planes, rounded up to whole stacks.
     seed : int
         The same planes for the same seed and size, whatever `workers`.
-    size : int
-        Side of a plane in pixels.
     workers : int
         Processes to share the work with; 0 works in this one.
+    size : int
+        Side of a plane in pixels.
 
     Raises
     ------

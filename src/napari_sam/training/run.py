@@ -10,13 +10,14 @@ import torch
 from napari_sam.inference.device import keep_heap
 from napari_sam.model.checkpoints import load_sam, save_safetensors
 from napari_sam.training.config import TrainConfig
+from napari_sam.training.filled import FILLED, fill_planes
 from napari_sam.training.packed import LabelledPlane, read_folder, read_packed, write_packed
-from napari_sam.training.pasted import paste_planes
+from napari_sam.training.pasted import PASTED, paste_planes
 from napari_sam.training.synthetic import generate_planes
 from napari_sam.training.trainer import TrainEvent
 
 SYNTHETIC_SEED = 7
-PASTED_PLANES = 1000
+COMPOSED_PLANES = 1000
 SPLIT_SEED = 0
 """Whatever the seed of a run, the same images are kept out, so that a later stage is judged on none it has learned from."""
 
@@ -42,14 +43,15 @@ def prepare_data(folder: Path, out_dir: Path, synthetic: int, config: TrainConfi
     planes = read_packed(real)
     if synthetic and not generated.is_file():
         write_packed(generate_planes(synthetic, SYNTHETIC_SEED, workers=config.processes), generated)
-    if config.pasted:
-        pasted = out_dir / f"pasted-{config.pasted}.npz"
-        if not pasted.is_file():
-            donors = [plane for plane in planes if plane.set_name == config.pasted]
-            write_packed(
-                paste_planes(donors, PASTED_PLANES, SYNTHETIC_SEED, workers=config.processes), pasted
-            )
-        planes += read_packed(pasted)
+    for kind, compose, source in (
+        (PASTED, paste_planes, config.pasted),
+        (FILLED, fill_planes, config.filled),
+    ):
+        composed = out_dir / f"{kind}-{source}.npz"
+        if source and not composed.is_file():
+            own = [plane for plane in planes if plane.set_name == source]
+            write_packed(compose(own, COMPOSED_PLANES, SYNTHETIC_SEED, config.processes), composed)
+        planes += read_packed(composed) if source else []
     return planes + (read_packed(generated) if synthetic else [])
 
 

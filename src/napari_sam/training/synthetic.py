@@ -15,12 +15,16 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 from scipy import ndimage
+from skimage.measure import label
 
 from napari_sam.core.arrays import Array
 from napari_sam.training.packed import LabelledPlane
 
 Rng = np.random.Generator
 Stack = tuple[Array, Array]
+Filling = Callable[[int, Rng], Array]
+SYNTHETIC = "synthetic"
+"""Name of the set."""
 PLANES = 2
 DEPTH = 1.0
 """Seeds lie up to so many spacings above and below the planes."""
@@ -84,15 +88,23 @@ class Tessellation:
         See `two_nearest`.
     """
 
-    def __init__(self, size: int, rng: Rng, diameter: tuple[float, float], warp: float) -> None:
+    def __init__(
+        self, size: int, rng: Rng, diameter: tuple[float, float], warp: float, spread: float = 0.0
+    ) -> None:
         spacing = self.spacing = float(np.exp(rng.uniform(*np.log(diameter))))
         apart = spacing * rng.uniform(*APART)
         grid = warped_grid(size, rng, warp * spacing, max(2, int(size / spacing)), apart)
         low, high = grid.min(0), grid.max(0)
         low[0], high[0] = low[0] - DEPTH * spacing, high[0] + DEPTH * spacing
         count = int(np.clip(np.prod((high - low) / spacing), 6, 320))
-        self.seeds = rng.uniform(low, high, (count, 3))
-        self.index, self.distance, self.gap = two_nearest(grid, self.seeds, size)
+        self.seeds = seeds = rng.uniform(low, high, (count, 3))
+        if (
+            spread
+        ):  # a power diagram: small regions beside large ones, whose seeds are nearer in a fourth dimension
+            reach = (spacing / 2 * np.exp(spread * rng.standard_normal(count))) ** 2
+            grid = np.pad(grid, ((0, 0), (0, 1)))
+            seeds = np.column_stack([seeds, np.sqrt(reach.max() - reach)])
+        self.index, self.distance, self.gap = two_nearest(grid, seeds, size)
 
     @property
     def count(self) -> int:
@@ -114,40 +126,97 @@ def _level(rng: Rng, count: int, spread: float) -> Array:
 
 
 def cells(size: int, rng: Rng) -> Stack:
-    """Dense cells: a membrane between Voronoi regions, dark or bright."""
-    regions = Tessellation(size, rng, (14, 90), rng.uniform(0, 0.25))
-    width = rng.uniform(1.5, 5)
-    membrane = np.exp(-((regions.gap / width) ** 2))
-    labels = np.where(regions.gap > rng.uniform(0, 1) * width, regions.index + 1, 0)
-    fill = _level(rng, regions.count, rng.uniform(0, 0.12))[regions.index]
-    image = 0.25 + membrane * rng.uniform(0.3, 0.7) + fill + rng.uniform(0, 0.12) * texture(size, rng)
-    if rng.random() < 0.5:
-        image *= 1 + 0.4 * smooth_noise(size, 4, rng)
-    return image, labels
+    """Dense cells with walls between them, thin or thick, here and there seen slantwise.
+
+    Objects fill the plane and meet in the middle of a wall, as where all cells of a tissue are traced.
+    """
+    regions = Tessellation(size, rng, (14, 90), rng.uniform(0, 0.25), rng.uniform(0, 0.6))
+    half = max(0.8, rng.uniform(0.03, 0.16) * regions.spacing)
+    slant = rng.uniform(0, 0.9) * np.exp(-((regions.gap / (rng.uniform(0.05, 0.4) * regions.spacing)) ** 2))
+    wall = np.maximum(np.exp(-((_depth(regions.index) / half) ** 2)), slant)
+    level = rng.uniform(0.02, 0.3) + np.abs(_level(rng, regions.count, rng.uniform(0, 0.2)))[regions.index]
+    image = level + wall * (rng.uniform(0.4, 0.95) - level) + rng.uniform(0, 0.1) * texture(size, rng)
+    if rng.random() < 0.4:
+        image *= 1 + 0.3 * smooth_noise(size, 4, rng)
+    width = rng.uniform(0, 0.8) * half
+    return ndimage.gaussian_filter(image, (0, width, width)), regions.index + 1
 
 
-def neurites(size: int, rng: Rng) -> Stack:
-    """Electron microscopy: bent profiles of mixed size, dark membranes, vesicles and mitochondria."""
-    regions = Tessellation(size, rng, (14, 70), rng.uniform(0.2, 0.6))
+def _depth(owner: Array) -> Array:
+    """(Z, S, S) float32 distance to the border of an object, in its plane."""
+    border = ndimage.minimum_filter(owner, PATCH) != ndimage.maximum_filter(owner, PATCH)
+    return np.stack([ndimage.distance_transform_edt(~plane) for plane in border]).astype(np.float32)
+
+
+def neurites(size: int, rng: Rng, filling: Filling | None = None) -> Stack:
+    """Electron microscopy: bent profiles of mixed size, dark membranes, vesicles and mitochondria.
+
+    Objects fill the plane and meet in the middle of a membrane, as where all neurites of a volume are traced.
+
+    Parameters
+    ----------
+    filling : callable, optional
+        Draws what is inside of a profile of some side, (Z, side, side) of mean 0; smooth noise and speckles without it.
+    """
+    regions = Tessellation(size, rng, (14, 70), rng.uniform(0.1, 0.6), rng.uniform(0, 0.8))
     owner = regions.joined(rng)[regions.index]
-    inner = ndimage.minimum_filter(owner, PATCH) == ndimage.maximum_filter(owner, PATCH)
-    width = rng.uniform(1, 4)
-    membrane = np.where(_near_border(~inner, regions.gap), np.exp(-((regions.gap / width) ** 2)), 0)
-    shade = _level(rng, regions.count, rng.uniform(0, 0.06))[owner]
-    image = 0.7 + shade + rng.uniform(0.02, 0.1) * texture(size, rng) - membrane * rng.uniform(0.25, 0.6)
-    image = _vesicles_inside(image, inner & (regions.gap > 2 * width), rng)
-    return image, _connected(np.where(inner, owner + 1, 0))
+    depth = _depth(owner)
+    half = rng.uniform(0.8, max(2.0, min(0.12 * regions.spacing, 5.0)))
+    shade = _level(rng, regions.count, rng.uniform(0, 0.12))[owner]
+    image = 0.7 + shade + (rng.uniform(0.02, 0.1) * texture(size, rng) if filling is None else 0)
+    objects = _connected(owner + 1)
+    image = (
+        _filled(image, objects, filling, rng) if filling else _vesicles_inside(image, depth > 2 * half, rng)
+    )
+    image = _with_mitochondria(image, objects, depth - half, rng)
+    image = image - np.exp(-((depth / half) ** 2)) * rng.uniform(0.25, 0.6)
+    return image, objects
 
 
-def _near_border(border: Array, gap: Array) -> Array:
-    """Whether the closest other region is really another object (regions may have been joined)."""
-    near = ndimage.maximum_filter(border.astype(np.uint8), (1, 9, 9)) > 0
-    return np.asarray(near & (gap < 20))
+def _filled(image: Array, objects: Array, filling: Filling, rng: Rng) -> Array:
+    image = image.copy()
+    for number, slices in enumerate(ndimage.find_objects(objects), 1):
+        if slices is not None:
+            inside = objects[slices] == number
+            height, width = inside.shape[1:]
+            drawn = filling(max(height, width), rng)[slices[0], :height, :width]
+            image[slices] += np.where(inside, drawn, 0)
+    return image
+
+
+def _with_mitochondria(image: Array, objects: Array, room: Array, rng: Rng) -> Array:
+    """Dark rounded bodies with a rim in some profiles, up to nearly as wide as these; no objects here."""
+    share, dark = rng.uniform(0, 0.7), rng.uniform(0.1, 0.4)
+    plane, rows, cols = np.mgrid[:PLANES, : image.shape[1], : image.shape[2]].astype(np.float32)
+    image = image.copy()
+    grain = rng.uniform(0, 0.06) * smooth_noise(image.shape[1], int(image.shape[1] / rng.uniform(3, 8)), rng)
+    for number, slices in enumerate(ndimage.find_objects(objects), 1):
+        if slices is None or rng.random() > share:
+            continue
+        inside = objects[slices] == number
+        places = np.argwhere(inside & (room[slices] > 3))
+        for _ in range(int(rng.integers(1, 4)) if len(places) else 0):
+            z, y, x = places[rng.integers(len(places))]
+            most = room[slices][z, y, x]
+            across = most * rng.uniform(0.5, 0.95)
+            along = across * np.exp(rng.uniform(0, 1))
+            angle, drift = rng.uniform(0, np.pi), rng.normal(0, 0.1 * across, 2)
+            height, width = inside.shape[1:]
+            dy = rows[0, :height, :width] - y - drift[0] * plane[: len(inside), :1, :1]
+            dx = cols[0, :height, :width] - x - drift[1] * plane[: len(inside), :1, :1]
+            radius = np.hypot(
+                (np.cos(angle) * dx + np.sin(angle) * dy) / along,
+                (np.cos(angle) * dy - np.sin(angle) * dx) / across,
+            )
+            body = inside & (room[slices] > 0) & (radius < 1)
+            rim = body & ((1 - radius) * across < 2)
+            image[slices] -= body * (dark + grain[slices]) + rim * rng.uniform(0, 0.15)
+    return image
 
 
 def _connected(labels: Array) -> Array:
     """Split objects into their parts in each plane; a part keeps the number of what it overlaps in the plane before."""
-    first, *others = (_parts(plane) for plane in labels)
+    first, *others = (label(plane, connectivity=1) for plane in labels)
     planes = [first]
     for number, parts in enumerate(others, 1):
         fresh = np.arange(parts.max() + 1) + planes[-1].max() + 1
@@ -158,14 +227,6 @@ def _connected(labels: Array) -> Array:
         fresh[list(owner.values())] = list(owner)
         planes.append(np.where(parts > 0, fresh[parts], 0))
     return np.stack(planes)
-
-
-def _parts(labels: Array) -> Array:
-    """(S, S) connected parts of equal labels, numbered from 1."""
-    edge = np.zeros(labels.shape, bool)
-    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    edge[1:] |= labels[1:] != labels[:-1]
-    return np.asarray(ndimage.label((labels > 0) & ~edge)[0])
 
 
 def _vesicles_inside(image: Array, where: Array, rng: Rng) -> Array:
@@ -255,12 +316,12 @@ def vesicles(size: int, rng: Rng) -> Stack:
 
 
 GENERATORS: tuple[tuple[Callable[[int, Rng], Stack], float], ...] = (
-    (neurites, 0.3),
-    (cells, 0.2),
-    (organelles, 0.15),
-    (blobs, 0.15),
+    (neurites, 0.25),
+    (cells, 0.35),
+    (organelles, 0.12),
+    (blobs, 0.1),
     (rods, 0.1),
-    (vesicles, 0.1),
+    (vesicles, 0.08),
 )
 
 
@@ -274,7 +335,11 @@ def generate(size: int, rng: Rng) -> Stack:
     """
     shares = np.array([share for _, share in GENERATORS])
     make = GENERATORS[rng.choice(len(GENERATORS), p=shares / shares.sum())][0]
-    image, labels = make(size, rng)
+    return finished(*make(size, rng), rng)
+
+
+def finished(image: Array, labels: Array, rng: Rng) -> Stack:
+    """With the noise and blur of a microscope, and grey values of 0..255."""
     image = image + rng.uniform(0, 0.06) * rng.standard_normal(image.shape, dtype=np.float32)
     if rng.random() < 0.7:
         width = rng.uniform(0, 1.2)
@@ -309,7 +374,7 @@ def make_planes(make: Callable[[int], list[LabelledPlane]], count: int, workers:
 
 
 def _planes(number: int, seed: int, size: int) -> list[LabelledPlane]:
-    return list(labelled_planes("synthetic", *generate(size, np.random.default_rng([seed, number])), number))
+    return list(labelled_planes(SYNTHETIC, *generate(size, np.random.default_rng([seed, number])), number))
 
 
 def labelled_planes(set_name: str, image: Array, labels: Array, number: int) -> Iterator[LabelledPlane]:

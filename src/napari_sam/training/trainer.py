@@ -24,16 +24,16 @@ from napari_sam.model.checkpoints import save_safetensors
 from napari_sam.training.config import TrainConfig, learning_rate_share
 from napari_sam.training.crops import CropSampler
 from napari_sam.training.examples import Batch, make_batch
+from napari_sam.training.filled import FILLED
 from napari_sam.training.learner import FreshCrops, Learner
 from napari_sam.training.losses import between
 from napari_sam.training.packed import LabelledPlane
 from napari_sam.training.pasted import PASTED
 from napari_sam.training.state import TrainState, load_state, new_state, save_state, update_average
 from napari_sam.training.steps import dense_step, device_of, interactive_step, random_window, seeded
+from napari_sam.training.synthetic import SYNTHETIC
 from napari_sam.training.validate import validate, validation_crops
 
-GENERATED_SHARE = 0.2
-"""Of generated crops among those on which a later stage is held to the one before."""
 DECODER_WARM_UP = 30
 """Steps over which the mask decoder's learning rate rises once it joins."""
 
@@ -234,9 +234,9 @@ class _HeldRun(_Run):
         return load_state(path, self.config, fresh) if path else fresh
 
     def _draw_from(self, planes: list[LabelledPlane]) -> None:
-        others = [plane for plane in planes if plane.set_name != PASTED]
+        others = [plane for plane in planes if plane.set_name not in (PASTED, FILLED, SYNTHETIC)]
         self.own = self._source(planes, self.config)
-        self.rehearsed = self._source(others, replace(self.config, set_weights={}, synthetic=GENERATED_SHARE))
+        self.rehearsed = self._source(others, replace(self.config, set_weights={}, synthetic=0.0))
 
     def _source(self, planes: list[LabelledPlane], config: TrainConfig) -> FreshCrops:
         cells = config.stages[0][1] // self.state.sam.config.stride
