@@ -187,31 +187,29 @@ def _filled(image: Array, objects: Array, filling: Filling, rng: Rng) -> Array:
 def _with_mitochondria(image: Array, objects: Array, room: Array, rng: Rng) -> Array:
     """Dark rounded bodies with a rim in some profiles, up to nearly as wide as these; no objects here."""
     share, dark = rng.uniform(0, 0.7), rng.uniform(0.1, 0.4)
-    plane, rows, cols = np.mgrid[:PLANES, : image.shape[1], : image.shape[2]].astype(np.float32)
-    image = image.copy()
-    grain = rng.uniform(0, 0.06) * smooth_noise(image.shape[1], int(image.shape[1] / rng.uniform(3, 8)), rng)
+    size, image = image.shape[1], image.copy()
+    grain = rng.uniform(0, 0.06) * smooth_noise(size, int(size / rng.uniform(3, 8)), rng)
     for number, slices in enumerate(ndimage.find_objects(objects), 1):
         if slices is None or rng.random() > share:
             continue
-        inside = objects[slices] == number
-        places = np.argwhere(inside & (room[slices] > 3))
+        free = (objects[slices] == number) & (room[slices] > 0)
+        places = np.argwhere(free & (room[slices] > 3))
         for _ in range(int(rng.integers(1, 4)) if len(places) else 0):
-            z, y, x = places[rng.integers(len(places))]
-            most = room[slices][z, y, x]
-            across = most * rng.uniform(0.5, 0.95)
-            along = across * np.exp(rng.uniform(0, 1))
-            angle, drift = rng.uniform(0, np.pi), rng.normal(0, 0.1 * across, 2)
-            height, width = inside.shape[1:]
-            dy = rows[0, :height, :width] - y - drift[0] * plane[: len(inside), :1, :1]
-            dx = cols[0, :height, :width] - x - drift[1] * plane[: len(inside), :1, :1]
-            radius = np.hypot(
-                (np.cos(angle) * dx + np.sin(angle) * dy) / along,
-                (np.cos(angle) * dy - np.sin(angle) * dx) / across,
-            )
-            body = inside & (room[slices] > 0) & (radius < 1)
-            rim = body & ((1 - radius) * across < 2)
-            image[slices] -= body * (dark + grain[slices]) + rim * rng.uniform(0, 0.15)
+            place = tuple(places[rng.integers(len(places))])
+            depth = _ellipse_depth(free.shape, place, room[slices][place] * rng.uniform(0.5, 0.95), rng)
+            rim = rng.uniform(0, 0.15) * (depth < 2)
+            image[slices] -= (free & (depth > 0)) * (dark + grain[slices] + rim)
     return image
+
+
+def _ellipse_depth(shape: tuple[int, ...], middle: tuple[int, ...], across: float, rng: Rng) -> Array:
+    """(Z, h, w) how far inside an ellipse of some length and turn, in pixels across; it drifts from plane to plane."""
+    along = across * np.exp(rng.uniform(0, 1))
+    angle, drift = rng.uniform(0, np.pi), rng.normal(0, 0.1 * across, 2)
+    plane, y, x = np.mgrid[: shape[0], : shape[1], : shape[2]].astype(np.float32)
+    y, x = y - middle[1] - drift[0] * plane, x - middle[2] - drift[1] * plane
+    first, second = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    return np.asarray((1 - np.hypot(first / along, second / across)) * across)
 
 
 def _connected(labels: Array) -> Array:
