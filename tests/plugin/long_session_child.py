@@ -30,7 +30,7 @@ LATE = (375, 294)
 """A sixth."""
 CORRECTIONS = [(1, 1, (55, 155), True), (3, 8, (64, 380), True)]
 """Object, plane, place, whether it belongs to the object."""
-LAST = (5, 6, (402, 243), False)
+LAST = (6, 7, (391, 270), False)
 """What is corrected after the session was opened again."""
 PATIENCE = 300.0
 
