@@ -35,7 +35,7 @@ def find_interiors(planes: Sequence[LabelledPlane]) -> list[Array]:
     """
     found = []
     for plane in planes:
-        grey = plane.image if plane.image.ndim == 2 else plane.image.mean(-1)
+        grey = plane.grey
         for number, slices in enumerate(ndimage.find_objects(plane.labels), 1):
             if slices is None:
                 continue
@@ -43,7 +43,7 @@ def find_interiors(planes: Sequence[LabelledPlane]) -> list[Array]:
             half = int(depth.max() / np.sqrt(2))
             if 2 * half >= LEAST_INTERIOR:
                 y, x = np.unravel_index(depth.argmax(), depth.shape)
-                square = grey[slices][y - half : y + half, x - half : x + half].astype(np.float32) / 255
+                square = grey[slices][y - half : y + half, x - half : x + half]
                 found.append(square - square.mean())
     if not found:
         raise TrainingError("there is no object whose inside could fill others; leave `filled` empty")

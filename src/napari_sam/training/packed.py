@@ -54,6 +54,12 @@ class LabelledPlane:
     index: int = 0
     held_out: bool = False
 
+    @property
+    def grey(self) -> Array:
+        """(H, W) float32 array, 0..1; colours are averaged."""
+        image = self.image if self.image.ndim == 2 else self.image.mean(-1)
+        return image.astype(np.float32) / 255
+
 
 def to_uint8(image: Array) -> Array:
     """Stretch the 0.1 to 99.9 percentiles to 0..255, unless it is an 8 bit image that uses most of its range."""

@@ -35,7 +35,7 @@ MARGIN = 6
 """Pixels around an organelle that are cut out with it."""
 LEAST_DONOR, LEAST_PASTED = 400, 60
 """Smallest organelle that is cut out, and that is left of one, in pixels."""
-EMPTY_COUNT = 0.2
+EMPTY_ARE_OBJECTS = 0.2
 """Share of the tissues in which cells without organelles are objects."""
 FITS = 0.9
 """Share of an organelle that must lie inside its cell."""
@@ -90,8 +90,7 @@ def _donor(
     masks = np.stack([one.labels[cut] == number for one in pair])
     if masks[0].sum() < LEAST_DONOR:
         return None
-    grey = [one.image[cut] if one.image.ndim == 2 else one.image[cut].mean(-1) for one in pair]
-    return Donor(np.stack(grey).astype(np.float32) / 255, masks)
+    return Donor(np.stack([one.grey[cut] for one in pair]), masks)
 
 
 def _turned(donor: Donor, scale: float, rng: Rng) -> tuple[Array, Array]:
@@ -229,7 +228,7 @@ def paste(size: int, donors: Sequence[Donor], rng: Rng) -> Stack:
     tissue = _Tissue(size, rng)
     tissue.add_vacuoles()
     tissue.add_organelles(donors)
-    if rng.random() < EMPTY_COUNT:
+    if rng.random() < EMPTY_ARE_OBJECTS:
         tissue.add_cells()
     image = tissue.image + rng.uniform(0, 0.05) * rng.standard_normal(tissue.image.shape, dtype=np.float32)
     if rng.random() < 0.5:

@@ -163,11 +163,12 @@ def neurites(size: int, rng: Rng, filling: Filling | None = None) -> Stack:
     depth = _depth(owner)
     half = rng.uniform(0.8, max(2.0, min(0.12 * regions.spacing, 5.0)))
     shade = _level(rng, regions.count, rng.uniform(0, 0.12))[owner]
-    image = 0.7 + shade + (rng.uniform(0.02, 0.1) * texture(size, rng) if filling is None else 0)
-    objects = _connected(owner + 1)
-    image = (
-        _filled(image, objects, filling, rng) if filling else _vesicles_inside(image, depth > 2 * half, rng)
-    )
+    image, objects = 0.7 + shade, _connected(owner + 1)
+    if filling is None:
+        image = image + rng.uniform(0.02, 0.1) * texture(size, rng)
+        image = _vesicles_inside(image, depth > 2 * half, rng)
+    else:
+        image = _filled(image, objects, filling, rng)
     image = _with_mitochondria(image, objects, depth - half, rng)
     image = image - np.exp(-((depth / half) ** 2)) * rng.uniform(0.25, 0.6)
     return image, objects

@@ -236,7 +236,7 @@ class _HeldRun(_Run):
     def _draw_from(self, planes: list[LabelledPlane]) -> None:
         others = [plane for plane in planes if plane.set_name not in (PASTED, FILLED, SYNTHETIC)]
         self.own = self._source(planes, self.config)
-        self.rehearsed = self._source(others, replace(self.config, set_weights={}, synthetic=0.0))
+        self.rehearsed = self._source(others, replace(self.config, set_weights={}))
 
     def _source(self, planes: list[LabelledPlane], config: TrainConfig) -> FreshCrops:
         cells = config.stages[0][1] // self.state.sam.config.stride
