@@ -193,6 +193,16 @@ def test_time_ends_it(parent, monkeypatch):
 
 
 @pytest.mark.usefixtures("always_better")
+def test_the_rate_rises_from_nothing_however_long_encoding_took(parent, monkeypatch):
+    now = iter(np.arange(0, 1000, 3.0))
+    monkeypatch.setattr(module._Run, "seconds", property(lambda self: float(next(now))))
+    events = list(finetune(PAIRS, parent, settings=replace(QUICK, max_steps=0, minutes=4)))
+    assert next(e.fraction for e in events if e.kind == "step") > 0.05  # the warm-up would be over
+    rates = [event.values["rate"] for event in events if event.kind == "step"]
+    assert rates[0] < 0.5 * max(rates) and rates[-1] < 0.5 * max(rates)
+
+
+@pytest.mark.usefixtures("always_better")
 @pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
 def test_out_of_memory_steps_down_and_goes_on(parent, monkeypatch, error):
     sizes, step = [], learner.interactive_step

@@ -12,8 +12,8 @@ from typing import Any
 from napari_sam.errors import TrainingError
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGES = ("default", "grown", "deeper", "organelles", "tissue")
-"""The recipes of the model in the package, one after the other: a small network, deeper ones grown from it, two lessons."""
+STAGES = ("default", "grown", "deeper", "organelles", "tissue", "mixed")
+"""The recipes of the model in the package, one after the other: a small network, deeper ones grown from it, two lessons, all together."""
 
 
 def _default_weights() -> dict[str, float]:
@@ -80,6 +80,8 @@ class TrainConfig:
     box_share: float = 0.4
     mask_share: float = 0.2
     """Shares of first prompts that are a jittered box, or a mask as in propagation; the rest are points."""
+    mask_alone: float = 0.2
+    """Share of the masks that come with neither a box nor a point."""
     ended_share: float = 0.03
     """Share of objects that have ended: the prompt holds a mask where there is none, and the truth is empty."""
     deepest_share: float = 0.5
@@ -99,6 +101,8 @@ class TrainConfig:
     rehearsal: float = 0.0
     """Above 0 the run goes on from `start` in small steps, and this is the weight with which it is held to the answers that it
     gave at the start; see `trainer._HeldRun`. Of `stages` the side of the first counts then."""
+    decoder_only: bool = False
+    """Of such a run, whether the image encoder stays as it is."""
     runs: int = 1
     """Runs with seeds that follow each other, whose weights are averaged (Wortsman et al. 2022, arXiv 2203.05482): from the same
     start they end near enough to each other."""

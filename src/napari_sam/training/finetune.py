@@ -298,10 +298,11 @@ class _Run:
             yield self._event("encoding", {"views": float(len(own))})
 
     def _learn(self) -> Iterator[FinetuneEvent]:
-        due = 1
+        due, encoded = 1, self.fraction
         while (fraction := self.fraction) < 1:
             size = (self.settings.crops, self.settings.objects)
-            values = self.learner.learn(self.own, self.rehearsed, self.step, fraction, size)
+            share = (fraction - encoded) / (1 - encoded)  # the rate must rise first, however long encoding took
+            values = self.learner.learn(self.own, self.rehearsed, self.step, share, size)
             self.step += 1
             yield self._event("step", values)
             if self.fraction * VALIDATIONS >= due:

@@ -151,18 +151,20 @@ def _depth(owner: Array) -> Array:
 def neurites(size: int, rng: Rng, filling: Filling | None = None) -> Stack:
     """Electron microscopy: bent profiles of mixed size, dark membranes, vesicles and mitochondria.
 
-    Objects fill the plane and meet in the middle of a membrane, as where all neurites of a volume are traced.
+    Objects fill the plane and meet in the middle of a membrane, as where all neurites of a volume are traced. Membranes that
+    are cut slantwise are wide and faint.
 
     Parameters
     ----------
     filling : callable, optional
         Draws what is inside of a profile of some side, (Z, side, side) of mean 0; smooth noise and speckles without it.
     """
-    regions = Tessellation(size, rng, (14, 70), rng.uniform(0.1, 0.6), rng.uniform(0, 0.8))
+    regions = Tessellation(size, rng, (14, 70), rng.uniform(0.05, 0.55), rng.uniform(0, 1.0))
     owner = regions.joined(rng)[regions.index]
     depth = _depth(owner)
     half = rng.uniform(0.8, max(2.0, min(0.12 * regions.spacing, 5.0)))
-    shade = _level(rng, regions.count, rng.uniform(0, 0.12))[owner]
+    slant = rng.uniform(0, 1.5) * np.maximum(smooth_noise(size, int(2 * size / regions.spacing), rng), 0)
+    shade = _level(rng, regions.count, rng.uniform(0, 0.16))[owner]
     image, objects = 0.7 + shade, _connected(owner + 1)
     if filling is None:
         image = image + rng.uniform(0.02, 0.1) * texture(size, rng)
@@ -170,8 +172,8 @@ def neurites(size: int, rng: Rng, filling: Filling | None = None) -> Stack:
     else:
         image = _filled(image, objects, filling, rng)
     image = _with_mitochondria(image, objects, depth - half, rng)
-    image = image - np.exp(-((depth / half) ** 2)) * rng.uniform(0.25, 0.6)
-    return image, objects
+    membrane = np.exp(-((depth / (half * (1 + slant))) ** 2)) / (1 + slant)
+    return image - membrane * rng.uniform(0.12, 0.6), objects
 
 
 def _filled(image: Array, objects: Array, filling: Filling, rng: Rng) -> Array:
