@@ -162,6 +162,16 @@ def test_augmented_images_stay_in_range(shape):
         assert np.isfinite(out).all()
 
 
+def test_mild_changes_keep_the_order_of_grey_values():
+    image = np.linspace(40, 200, 2000).reshape(40, 50).astype(np.float32)
+    for seed in range(20):
+        out = augment(image, np.random.default_rng(seed), mild=True)
+        assert out.shape == (40, 50, 3)
+        assert (out[..., 0] == out[..., 2]).all()
+        assert (np.diff(out[..., 0].ravel()) >= 0).all()
+        assert 70 < out.mean() < 185
+
+
 @pytest.mark.parametrize("make", [make for make, _ in GENERATORS])
 def test_generated_pictures_repeat_and_show_their_objects(make):
     (image, labels), (again, _) = (make(96, np.random.default_rng(2)) for _ in range(2))

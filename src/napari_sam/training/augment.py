@@ -8,6 +8,8 @@ from scipy.ndimage import gaussian_filter
 from napari_sam.core.arrays import Array
 
 Rng = np.random.Generator
+MILD = 0.15
+"""Of the logarithm of gamma, where images change only mildly."""
 
 
 def normalise(image: Array, low: float, high: float) -> Array:
@@ -27,10 +29,15 @@ def stretch(image: Array, rng: Rng) -> Array:
     return normalise(image, rng.uniform(0, 8), rng.uniform(92, 100))
 
 
+def gamma(image: Array, rng: Rng, spread: float) -> Array:
+    """A power of the intensities, the logarithm of its exponent of this deviation."""
+    exponent = np.exp(rng.normal(0, spread))
+    return np.asarray(np.clip(image, 0, 1) ** np.float32(exponent), np.float32)
+
+
 def curve(image: Array, rng: Rng) -> Array:
     """Gamma, and sometimes an S-curve."""
-    gamma = np.exp(rng.normal(0, 0.4))
-    result = np.clip(image, 0, 1) ** np.float32(gamma)
+    result = gamma(image, rng, 0.4)
     if rng.random() < 0.15:
         result = 0.5 - 0.5 * np.cos(np.pi * result)
     return np.asarray(result, np.float32)
@@ -101,18 +108,23 @@ def _one_hot(rng: Rng) -> Array:
     return mask
 
 
-def augment(image: Array, rng: Rng) -> Array:
+def augment(image: Array, rng: Rng, mild: bool = False) -> Array:
     """Change the intensities of a crop at random.
 
     Parameters
     ----------
     image : (H, W) or (H, W, 3) array
         Values 0..255.
+    mild : bool
+        As one microscope with the same settings varies: stretched as in inference, a little gamma.
 
     Returns
     -------
     (H, W, 3) float32 array, 0..255
     """
+    if mild:
+        result = gamma(normalise(np.asarray(image, np.float32), 0.1, 99.9), rng, MILD)
+        return (result if result.ndim == 3 else np.repeat(result[..., None], 3, 2)) * 255
     result = stretch(np.asarray(image, np.float32), rng)
     if rng.random() < 0.3:
         result = 1 - result

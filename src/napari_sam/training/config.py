@@ -71,6 +71,8 @@ class TrainConfig:
     """Size of the central object in a crop, square root of its area in model pixels."""
     inference_scale: float = 0.5
     """Share of crops at about the scale in which a user's plane is encoded; the rest by object size."""
+    mild: bool = False
+    """Whether intensities change only as they do between images of one microscope; see `augment`."""
     model_input: int = 512
     """Planes whose longest side is below this are encoded enlarged to it."""
 

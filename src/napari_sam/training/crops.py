@@ -84,7 +84,7 @@ class CropSampler:
         labels = sample_labels(plane.labels, frame.centre_yx, frame.matrix, size)
         other = self._neighbour(plane, rng)
         neighbour = None if other is None else sample_labels(other, frame.centre_yx, frame.matrix, size)
-        changed = augment(image, rng)
+        changed = augment(image, rng, self.config.mild)
         changed[~inside] = FILL
         return Crop(np.clip(changed, 0, 255).transpose(2, 0, 1).astype(np.uint8), labels, neighbour, inside)
 

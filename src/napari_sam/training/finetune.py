@@ -115,14 +115,16 @@ class FinetuneSettings:
     def recipe(self, planes_input: int) -> TrainConfig:
         """The settings of what is shared with training from nothing.
 
-        Mostly single clicks and few corrections: a first click is what a user's images and the model's differ in most.
+        Mostly single clicks and few corrections: a first click is what a user's images and the model's differ in most. Planes are
+        shown as inference shows them, for there are few steps, and what is learned is to be of use there.
         """
         scale = planes_input / REFERENCE_INPUT
         return TrainConfig(
             seed=self.seed,
             objects=self.objects,
             object_diameter=(12.0 * scale, 160.0 * scale),
-            inference_scale=0.7,
+            inference_scale=1.0,
+            mild=True,
             model_input=planes_input,
             rounds=(1, 1, 2),
             box_share=0.2,
@@ -301,7 +303,9 @@ class _Run:
         due, encoded = 1, self.fraction
         while (fraction := self.fraction) < 1:
             size = (self.settings.crops, self.settings.objects)
-            share = (fraction - encoded) / (1 - encoded)  # the rate must rise first, however long encoding took
+            share = (fraction - encoded) / (
+                1 - encoded
+            )  # the rate must rise first, however long encoding took
             values = self.learner.learn(self.own, self.rehearsed, self.step, share, size)
             self.step += 1
             yield self._event("step", values)
