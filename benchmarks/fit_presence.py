@@ -30,6 +30,7 @@ from napari_sam.inference.encode import CachedEncoder
 from napari_sam.inference.predict import predict_plane
 from napari_sam.inference.predictor import load_model
 from napari_sam.io.volume import open_volume
+from napari_sam.propagation import appearance
 from napari_sam.propagation.appearance import Change, Look, Reference, look_of
 from napari_sam.propagation.carry import carried_prompts, widened_box
 from napari_sam.propagation.fronts import closest
@@ -51,6 +52,7 @@ LOST, LOST_FOR = 0.3, 5
 """An object is surely lost after so many planes in a row with less than this share of the mask on it."""
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4)
 SETTINGS = PropagationSettings()
+SHIPPED = "the constants that ship"
 Volume = tuple[str, CachedEncoder, np.ndarray]
 
 
@@ -214,12 +216,14 @@ def main() -> None:
         trips += [trip(volume, label) for label in measured_labels(volume[2], options.objects)]
     names = list(dict.fromkeys(one.volume for one in trips))
     rows: dict[str, list[float]] = {"estimate < 0.5 or likeness < 0.4": [], "best place": []}
-    rows |= {f"presence < {least}": [] for least in THRESHOLDS}
+    rows |= {SHIPPED: []} | {f"presence < {least}": [] for least in THRESHOLDS}
+    shipped = by_presence(np.array([*appearance._WEIGHTS, appearance._BIAS]), SETTINGS.min_presence)
     for name in names:
         own, others = ([one for one in trips if (one.volume == name) == same] for same in (True, False))
         weights = fit(others)
         rows["estimate < 0.5 or likeness < 0.4"].append(np.mean([o.stopped(by_thresholds) for o in own]))
         rows["best place"].append(np.mean([one.best for one in own]))
+        rows[SHIPPED].append(np.mean([one.stopped(shipped) for one in own]))
         for least in THRESHOLDS:
             figures = [one.stopped(by_presence(weights, least)) for one in own]
             rows[f"presence < {least}"].append(np.mean(figures))

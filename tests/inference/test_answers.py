@@ -1,5 +1,7 @@
 """Which answer a user gets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -34,6 +36,7 @@ WHOLE = candidate(slice(2, 18), slice(2, 18), 0.8)
 LEFT = candidate(slice(2, 18), slice(2, 9), 0.9)
 TOP = candidate(slice(2, 9), slice(2, 18), 0.6)
 NOTHING = candidate(slice(0, 0), slice(0, 0), 0.9)
+NOTHING_SURE = replace(NOTHING, stability_score=0.0)
 
 
 def test_one_click_offers_three_and_takes_the_best_estimate():
@@ -44,6 +47,13 @@ def test_one_click_offers_three_and_takes_the_best_estimate():
     areas = [c.region.area for c in answer.candidates]
     assert areas == sorted(areas)
     assert {id(answer.cycled(i).best) for i in range(3)} == {id(WHOLE), id(LEFT), id(TOP)}
+
+
+def test_of_two_answers_that_are_expected_to_be_as_good_the_one_with_the_sharper_edge_is_taken():
+    blurred = replace(LEFT, stability_score=0.64)  # 0.9 * 0.8 = 0.72
+    assert choose([blurred, replace(TOP, predicted_iou=0.7), NOTHING_SURE], PromptSet([(4, 4)])).best is blurred
+    sharper = replace(TOP, predicted_iou=0.75)
+    assert choose([blurred, sharper, NOTHING_SURE], PromptSet([(4, 4)])).best is sharper
 
 
 @pytest.mark.parametrize(

@@ -93,18 +93,6 @@ def test_kinds_of_first_prompt_follow_their_shares():
     assert (prompts.ambiguous == ((prompts.labels >= 0).sum(1) == 1) & ~prompts.has_mask).all()
 
 
-@pytest.mark.parametrize("alone", [0.2, 0.7, 1.0])
-def test_so_many_masks_come_alone(alone):
-    masks = torch.zeros(800, 16, 16, dtype=torch.bool)
-    masks[:, 4:12, 4:12] = True
-    config = TrainConfig(box_share=0.0, mask_share=1.0, mask_alone=alone)
-    labels = first_prompts(masks, masks, config, generator(3)).labels
-    assert (labels < 0).all(1).float().mean().item() == pytest.approx(alone, abs=0.05)
-    box, point = ((labels == kind).any(1).float().mean().item() / (1.001 - alone) for kind in (2, 1))
-    if alone < 1:
-        assert (box, point) == (pytest.approx(0.5, abs=0.1), pytest.approx(0.625, abs=0.1))
-
-
 def test_an_object_that_has_ended_is_asked_for_by_its_mask():
     masks, rough = torch.zeros(60, 16, 16, dtype=torch.bool), torch.zeros(60, 16, 16, dtype=torch.bool)
     rough[:, 8:12, 0:4] = True

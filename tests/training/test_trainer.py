@@ -160,16 +160,6 @@ def test_a_later_stage_repeats_and_resumes_to_the_same_weights(tmp_path, held):
     assert not same(first, load_sam(held.start).state_dict())
 
 
-def test_a_later_stage_may_leave_the_image_encoder_as_it_is(tmp_path, held):
-    planes = [plane(), plane(True), replace(plane(), set_name="pasted")]
-    list(train(replace(held, decoder_only=True), planes, tmp_path))
-    before, after = (load_sam(path).state_dict() for path in (held.start, tmp_path / "last.safetensors"))
-    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {"prompt_encoder", "mask_decoder"}
-    last_part = [name for name in before if "output_hypernetworks" in name]
-    assert not all(torch.equal(before[name], after[name]) for name in last_part)
-
-
 def test_a_weight_of_rehearsal_is_not_negative():
     with pytest.raises(TrainingError, match="got -1"):
         TrainConfig(rehearsal=-1)

@@ -1,8 +1,8 @@
 """From the decoder's outputs to the answer a user gets. All rules of choice are here.
 
 * **One positive point and nothing else** may mean a part, the whole or a group (SAM paper, section 3). The
-  three outputs for ambiguous prompts are offered, from small to large; the one with the best predicted IoU
-  is chosen.
+  three outputs for ambiguous prompts are offered, from small to large; the one whose predicted IoU, times the
+  root of its stability, is best is chosen: between a part and the whole, what is neither has a blurred edge.
 * **Anything more** is specific: the single output is chosen, the other three follow, so that a user can
   still cycle through them.
 * **A box alone** says where its object ends: of all four outputs the one is chosen whose predicted IoU, times the
@@ -84,8 +84,8 @@ def choose(
     """
     if prompts.is_ambiguous:
         ordered = sorted(candidates, key=lambda one: one.cells)
-        best = max(range(len(ordered)), key=lambda i: ordered[i].predicted_iou)
-        return MaskPrediction(tuple(ordered), best)
+        worth = [one.predicted_iou * one.stability_score**0.5 for one in ordered]
+        return MaskPrediction(tuple(ordered), int(np.argmax(worth)))
     if denies_mask(prompts):
         nothing = Region.from_mask(np.zeros_like(prompts.mask))
         denied = replace(candidates[0], drawing=nothing, predicted_iou=1.0, stability_score=1.0)

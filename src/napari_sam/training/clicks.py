@@ -127,9 +127,9 @@ def first_prompts(
     kind = torch.rand(count, generator=generator, device=masks.device)
     ended = ~masks.flatten(1).any(1)
     has_mask = (kind < config.mask_share) | ended
-    extra = torch.rand(count, generator=generator, device=masks.device) / max(1 - config.mask_alone, 1e-6)
-    box = torch.where(has_mask, extra < 0.5, kind < config.mask_share + config.box_share)
-    point = torch.where(has_mask, (extra > 0.375) & (extra < 1), ~box)
+    extra = torch.rand(count, generator=generator, device=masks.device)
+    box = torch.where(has_mask, extra < 0.4, kind < config.mask_share + config.box_share)
+    point = torch.where(has_mask, (extra > 0.3) & (extra < 0.8), ~box)
     deep = torch.rand(count, generator=generator, device=masks.device) < config.deepest_share
     both = torch.where(ended[:, None, None], rough, rough & masks)
     source = torch.where((has_mask & both.flatten(1).any(1))[:, None, None], both, masks)

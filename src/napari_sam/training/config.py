@@ -82,8 +82,6 @@ class TrainConfig:
     box_share: float = 0.4
     mask_share: float = 0.2
     """Shares of first prompts that are a jittered box, or a mask as in propagation; the rest are points."""
-    mask_alone: float = 0.2
-    """Share of the masks that come with neither a box nor a point."""
     ended_share: float = 0.03
     """Share of objects that have ended: the prompt holds a mask where there is none, and the truth is empty."""
     deepest_share: float = 0.5
@@ -103,8 +101,6 @@ class TrainConfig:
     rehearsal: float = 0.0
     """Above 0 the run goes on from `start` in small steps, and this is the weight with which it is held to the answers that it
     gave at the start; see `trainer._HeldRun`. Of `stages` the side of the first counts then."""
-    decoder_only: bool = False
-    """Of such a run, whether the image encoder stays as it is."""
     runs: int = 1
     """Runs with seeds that follow each other, whose weights are averaged (Wortsman et al. 2022, arXiv 2203.05482): from the same
     start they end near enough to each other."""

@@ -56,8 +56,8 @@ class Source(Protocol):
 class Learner:
     """A model, what it was at the start, its exponential average and the optimiser.
 
-    The last part of the mask decoder (upscaling and hypernetworks) stays by default: when it learned from few planes too, most
-    of what was forgotten of other images, and little of what was gained, was in it.
+    The last part of the mask decoder (upscaling and hypernetworks) stays: when it learned too, most of what was
+    forgotten of other images, and little of what was gained, was in it.
 
     Parameters
     ----------
@@ -69,16 +69,12 @@ class Learner:
         Whether the image encoder learns.
     rank : int
         Of its adapters; 0 where all of its weights learn.
-    whole_decoder : bool
-        Whether the last part of the mask decoder learns.
     """
 
     encoder_share = 0.2
     rehearsal_weight = 3.0
 
-    def __init__(
-        self, sam: Sam, config: TrainConfig, with_encoder: bool, rank: int = 0, whole_decoder: bool = False
-    ) -> None:
+    def __init__(self, sam: Sam, config: TrainConfig, with_encoder: bool, rank: int = 0) -> None:
         self.sam, self.config = half_cell_units(sam.eval().requires_grad_(False)), config
         self.start = _copied(sam, with_encoder)
         if rank:
@@ -89,7 +85,7 @@ class Learner:
         for part in parts + ([sam.image_encoder] if with_encoder and not rank else []):
             part.requires_grad_(True)
         for part in (sam.mask_decoder.output_upscaling, sam.mask_decoder.output_hypernetworks_mlps):
-            part.requires_grad_(whole_decoder)
+            part.requires_grad_(False)
         self._averaged = ["prompt_encoder", "mask_decoder"] + (["image_encoder"] if with_encoder else [])
         self.optimizer = torch.optim.AdamW(self._groups(), lr=config.learning_rate, weight_decay=0.0)
         self._shrunk: Size = (1 << 16, 1 << 16)

@@ -227,8 +227,7 @@ class _HeldRun(_Run):
 
     def _state(self, path: Path | None) -> TrainState:
         fresh = new_state(self.config)
-        alone = self.config.decoder_only
-        self.learner = Learner(fresh.sam, self.config, with_encoder=not alone, whole_decoder=alone)
+        self.learner = Learner(fresh.sam, self.config, with_encoder=True)
         self.learner.encoder_share, self.learner.rehearsal_weight = 1.0, self.config.rehearsal
         fresh.average, fresh.optimizer = self.learner.average, self.learner.optimizer
         fresh.interactive_since = 0
