@@ -51,7 +51,9 @@ def test_one_click_offers_three_and_takes_the_best_estimate():
 
 def test_of_two_answers_that_are_expected_to_be_as_good_the_one_with_the_sharper_edge_is_taken():
     blurred = replace(LEFT, stability_score=0.64)  # 0.9 * 0.8 = 0.72
-    assert choose([blurred, replace(TOP, predicted_iou=0.7), NOTHING_SURE], PromptSet([(4, 4)])).best is blurred
+    assert (
+        choose([blurred, replace(TOP, predicted_iou=0.7), NOTHING_SURE], PromptSet([(4, 4)])).best is blurred
+    )
     sharper = replace(TOP, predicted_iou=0.75)
     assert choose([blurred, sharper, NOTHING_SURE], PromptSet([(4, 4)])).best is sharper
 
