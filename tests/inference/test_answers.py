@@ -50,12 +50,10 @@ def test_one_click_offers_three_and_takes_the_best_estimate():
 
 
 def test_of_two_answers_that_are_expected_to_be_as_good_the_one_with_the_sharper_edge_is_taken():
-    blurred = replace(LEFT, stability_score=0.64)  # 0.9 * 0.8 = 0.72
-    assert (
-        choose([blurred, replace(TOP, predicted_iou=0.7), NOTHING_SURE], PromptSet([(4, 4)])).best is blurred
-    )
-    sharper = replace(TOP, predicted_iou=0.75)
-    assert choose([blurred, sharper, NOTHING_SURE], PromptSet([(4, 4)])).best is sharper
+    blurred, click = replace(LEFT, stability_score=0.64), PromptSet([(4, 4)])  # 0.9 * 0.8 = 0.72
+    worse, better = replace(TOP, predicted_iou=0.7), replace(TOP, predicted_iou=0.75)
+    assert choose([blurred, worse, NOTHING_SURE], click).best is blurred
+    assert choose([blurred, better, NOTHING_SURE], click).best is better
 
 
 @pytest.mark.parametrize(

@@ -303,10 +303,8 @@ class _Run:
         due, encoded = 1, self.fraction
         while (fraction := self.fraction) < 1:
             size = (self.settings.crops, self.settings.objects)
-            share = (fraction - encoded) / (
-                1 - encoded
-            )  # the rate must rise first, however long encoding took
-            values = self.learner.learn(self.own, self.rehearsed, self.step, share, size)
+            learned = (fraction - encoded) / (1 - encoded)  # the rate has to rise first
+            values = self.learner.learn(self.own, self.rehearsed, self.step, learned, size)
             self.step += 1
             yield self._event("step", values)
             if self.fraction * VALIDATIONS >= due:
