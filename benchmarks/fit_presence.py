@@ -30,8 +30,7 @@ from napari_sam.inference.encode import CachedEncoder
 from napari_sam.inference.predict import predict_plane
 from napari_sam.inference.predictor import load_model
 from napari_sam.io.volume import open_volume
-from napari_sam.propagation import appearance
-from napari_sam.propagation.appearance import Change, Look, Reference, look_of
+from napari_sam.propagation.appearance import BIAS, WEIGHTS, Change, Look, Reference, look_of
 from napari_sam.propagation.carry import carried_prompts, widened_box
 from napari_sam.propagation.fronts import closest
 from napari_sam.propagation.motion import View, followed, moved, outline_weight, shade_change
@@ -217,7 +216,7 @@ def main() -> None:
     names = list(dict.fromkeys(one.volume for one in trips))
     rows: dict[str, list[float]] = {"estimate < 0.5 or likeness < 0.4": [], "best place": []}
     rows |= {SHIPPED: []} | {f"presence < {least}": [] for least in THRESHOLDS}
-    shipped = by_presence(np.array([*appearance._WEIGHTS, appearance._BIAS]), SETTINGS.min_presence)
+    shipped = by_presence(np.array([*WEIGHTS, BIAS]), SETTINGS.min_presence)
     for name in names:
         own, others = ([one for one in trips if (one.volume == name) == same] for same in (True, False))
         weights = fit(others)

@@ -25,7 +25,7 @@ from napari_sam.core.results import ImageEmbedding, TileEmbedding
 
 _AROUND = 2
 """The surroundings are so many cells wide, one cell away from the mask."""
-_WEIGHTS, _BIAS = (1.94, -5.47, 2.18, 3.84, -5.15, -2.4), -1.91
+WEIGHTS, BIAS = (1.94, -5.47, 2.18, 3.84, -5.15, -2.4), -1.91
 """Logistic regression of "more than half of the mask is on the object", by benchmarks/fit_presence.py; see `evidence`."""
 _ESTIMATES, _ALIKE = (0.02, 0.98), 1.5
 """Estimates are clipped to this range, likeness to this height, before it."""
@@ -105,7 +105,7 @@ class Reference:
         change : Change
             From the plane before.
         """
-        score = np.dot(_WEIGHTS, self.evidence(predicted_iou, likeness, change)) + _BIAS
+        score = np.dot(WEIGHTS, self.evidence(predicted_iou, likeness, change)) + BIAS
         return float(1 / (1 + np.exp(-score)))
 
 

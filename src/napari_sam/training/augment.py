@@ -19,6 +19,11 @@ def normalise(image: Array, low: float, high: float) -> Array:
     return stretched
 
 
+def three_channels(image: Array) -> Array:
+    """(H, W) or (H, W, 3) to (H, W, 3): a grey image three times."""
+    return image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
+
+
 def stretch(image: Array, rng: Rng) -> Array:
     """To 0..1 by percentiles as inference does, or loosely, or clipping hard."""
     kind = rng.random()
@@ -92,9 +97,9 @@ def colour(image: Array, rng: Rng) -> Array:
         kind = rng.random()
         if kind < 0.35:
             mix = rng.dirichlet(np.ones(3)).astype(np.float32)
-            return np.repeat((image @ mix)[..., None], 3, 2)
+            return three_channels(image @ mix)
         return image[..., rng.permutation(3)] if kind < 0.5 else image
-    grey = np.repeat(image[..., None], 3, 2)
+    grey = three_channels(image)
     if rng.random() < 0.1:
         grey = (
             grey * rng.uniform(0.0, 1.0, 3).astype(np.float32) if rng.random() < 0.5 else grey * _one_hot(rng)
@@ -123,8 +128,7 @@ def augment(image: Array, rng: Rng, mild: bool = False) -> Array:
     (H, W, 3) float32 array, 0..255
     """
     if mild:
-        result = gamma(normalise(np.asarray(image, np.float32), 0.1, 99.9), rng, MILD)
-        return (result if result.ndim == 3 else np.repeat(result[..., None], 3, 2)) * 255
+        return three_channels(gamma(normalise(np.asarray(image, np.float32), 0.1, 99.9), rng, MILD)) * 255
     result = stretch(np.asarray(image, np.float32), rng)
     if rng.random() < 0.3:
         result = 1 - result

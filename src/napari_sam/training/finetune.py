@@ -38,8 +38,6 @@ ENCODING_SHARE = 0.2
 """Of the time, at most, for encoding views ahead."""
 GENERATED = 64
 """Generated planes for rehearsal."""
-REFERENCE_INPUT = 512
-"""Input size that the sizes of objects in `TrainConfig` refer to."""
 
 
 class Mode(StrEnum):
@@ -118,11 +116,9 @@ class FinetuneSettings:
         Mostly single clicks and few corrections: a first click is what a user's images and the model's differ in most. Planes are
         shown as inference shows them, for there are few steps, and what is learned is to be of use there.
         """
-        scale = planes_input / REFERENCE_INPUT
         return TrainConfig(
             seed=self.seed,
             objects=self.objects,
-            object_diameter=(12.0 * scale, 160.0 * scale),
             inference_scale=1.0,
             mild=True,
             model_input=planes_input,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_sam.core.arrays import Array
 from napari_sam.model.sam import Sam
-from napari_sam.training.augment import normalise
+from napari_sam.training.augment import normalise, three_channels
 from napari_sam.training.clicks import Prompts, correct, pick, tight_boxes, to_points
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.crops import FILL, MIN_AREA, sample_image, sample_labels
@@ -57,7 +57,7 @@ def _fixed_crop(
     matrix = np.eye(2) / scale
     image, inside = sample_image(plane.image.astype(np.float32), (y, x), matrix, SIZE)
     image = normalise(image, 0.1, 99.9) * 255
-    image = image if image.ndim == 3 else np.repeat(image[..., None], 3, 2)
+    image = three_channels(image)
     image[~inside] = FILL
     return (
         plane.set_name,

@@ -22,7 +22,7 @@ from napari_sam.inference import preprocess
 from napari_sam.inference.tiles import plan_tiles
 from napari_sam.model.configs import PyramidConfig, SamConfig
 from napari_sam.model.sam import Sam
-from napari_sam.training.augment import normalise
+from napari_sam.training.augment import normalise, three_channels
 from napari_sam.training.clicks import STRIDE
 from napari_sam.training.crops import MIN_AREA, Crop, CropSampler
 from napari_sam.training.examples import Batch, choose_objects, distort, halve
@@ -196,7 +196,7 @@ def _validation_view(
 ) -> ValidationView | None:
     y0, x0, y1, x1 = box
     grey = normalise(plane.image[y0:y1, x0:x1].astype(np.float32), 0.1, 99.9) * 255
-    rgb = (grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, 2)).astype(np.uint8)
+    rgb = three_channels(grey).astype(np.uint8)
     if recipe is InputRecipe.MICRO_SAM:
         rgb = preprocess.stretched(rgb)
     labels = laid_out(plane.labels[y0:y1, x0:x1], config, recipe)
