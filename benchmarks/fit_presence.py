@@ -43,9 +43,13 @@ GENERATED = (
     ("neurites", 1), ("neurites", 2), ("neurites", 5), ("cells", 3), ("cells", 6),
     ("blobs", 4), ("blobs", 7), ("organelles", 8), ("vesicles", 9),
 )  # fmt: skip
-LONG = (("neurites", 10), ("neurites", 11), ("cells", 12), ("rods", 13))
-"""Generated as well, but changing slowly from plane to plane, so that objects go on and on."""
-SLOW, STILL = (0.02, 0.06), 0.002
+LONG = (
+    ("neurites", 20), ("neurites", 21), ("neurites", 22), ("neurites", 30), ("neurites", 31), ("cells", 24),
+    ("cells", 34), ("blobs", 35), ("rods", 36), ("organelles", 28), ("organelles", 37),
+)  # fmt: skip
+"""Generated as well, but deeper and changing slowly from plane to plane: objects last for twenty to forty planes,
+as they do where planes are as near to each other as pixels."""
+SLOW, STILL, LONG_DEPTH = (0.01, 0.03), 0.001, 44
 DEPTH, SIZE = 30, 256
 LOST, LOST_FOR = 0.3, 5
 """An object is surely lost after so many planes in a row with less than this share of the mask on it."""
@@ -112,7 +116,7 @@ def volumes(folder: Path, model: Predictor) -> Iterator[Volume]:
     synthetic.PLANES = DEPTH
     for kind, seed in (*GENERATED, *LONG):
         if (kind, seed) in LONG:
-            synthetic.APART, synthetic.TURN = SLOW, STILL
+            synthetic.APART, synthetic.TURN, synthetic.PLANES = SLOW, STILL, LONG_DEPTH
         rng = np.random.default_rng(seed)
         image, labels = getattr(synthetic, kind)(SIZE, rng)
         image = image + rng.uniform(0, 0.06) * rng.standard_normal(image.shape, dtype=np.float32)

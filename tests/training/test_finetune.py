@@ -21,6 +21,7 @@ from napari_sam.training.config import TrainConfig
 from napari_sam.training.examples import Batch
 from napari_sam.training.finetune import FinetuneSettings, Mode, finetune
 from napari_sam.training.own import hold_out, own_planes
+from napari_sam.training.provenance import load_parent
 from napari_sam.training.views import half_cell_units, laid_out
 
 QUICK = FinetuneSettings(
@@ -295,6 +296,21 @@ def test_other_errors_of_the_networks_are_not_hidden(parent, monkeypatch, name):
     monkeypatch.setattr(learner, name, wrong)
     with pytest.raises(RuntimeError, match="cannot be multiplied"):
         list(finetune(PAIRS, parent, settings=QUICK))
+
+
+@pytest.mark.usefixtures("always_better")
+@pytest.mark.parametrize(("connected", "objects"), [(False, 2), (True, 3)])
+def test_an_object_cut_twice_is_two_where_answers_hang_together(parent, monkeypatch, connected, objects):
+    def load(name):
+        found = load_parent(name)
+        found.sam.config = replace(found.sam.config, connected=connected)
+        return found
+
+    monkeypatch.setattr(module, "load_parent", load)
+    pairs = [(image, np.where(np.arange(64) == 40, 0, labels)) for image, labels in PAIRS]
+    list(finetune(pairs, parent, name="mine", settings=QUICK))
+    figures = json.loads(file_facts(user_model_dir() / "mine.safetensors")["figures"])
+    assert figures["objects"] == objects
 
 
 @pytest.mark.usefixtures("always_better")

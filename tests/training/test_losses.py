@@ -1,6 +1,7 @@
 """Losses against numbers worked out by hand; only the best of three answers is learned from."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,6 +59,23 @@ def test_only_the_best_of_three_masks_gets_a_gradient():
     best = int(per_answer[0, 1:].argmin()) + 1
     assert moved[0].nonzero().flatten().tolist() == [0, best]
     assert moved[1].tolist() == [True, False, False, False]
+
+
+def test_all_three_learn_where_labels_say_what_is_meant():
+    truth, inside, one_click = torch.zeros(2, 8, 8), torch.ones(2, 8, 8), torch.tensor([True, False])
+    truth[:, 2:6, 2:6] = 1
+    losses = []
+    for share in (0.0, 0.5, 1.0):
+        logits, predicted = outputs()
+        loss, _ = round_loss(
+            (logits, predicted), truth, inside, one_click, replace(TrainConfig(), others_share=share)
+        )
+        loss.backward()
+        losses.append(loss.item())
+    assert bool((logits.grad[0].abs().sum((1, 2)) > 0).all())
+    assert (logits.grad[1].abs().sum((1, 2)) > 0).tolist() == [True, False, False, False]
+    assert losses[0] < losses[1] < losses[2]
+    assert losses[1] == pytest.approx((losses[0] + losses[2]) / 2)
 
 
 def test_predicted_iou_is_pulled_to_the_measured():

@@ -93,6 +93,8 @@ class TrainConfig:
     focal_weight: tuple[float, float] = (2.0, 20.0)
     """At the start and from `EASED` of the run on: it pulls an ignorant decoder to empty masks."""
     dice_weight: float = 1.0
+    others_share: float = 0.0
+    """Of the loss of the three answers to one point: how much of it is the mean of all; the rest is the best one's."""
     iou_weight: float = 1.0
     balanced_weight: tuple[float, float] = (1.0, 0.1)
     """Weight of the balanced cross-entropy, likewise; see `losses.balanced_loss`."""

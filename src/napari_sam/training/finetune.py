@@ -114,7 +114,9 @@ class FinetuneSettings:
         """The settings of what is shared with training from nothing.
 
         Mostly single clicks and few corrections: a first click is what a user's images and the model's differ in most. Planes are
-        shown as inference shows them, for there are few steps, and what is learned is to be of use there.
+        shown as inference shows them, for there are few steps, and what is learned is to be of use there. The labels say what
+        is meant, so all answers to a click learn it, and not only the one that is nearest already: it often is not the one that
+        the user gets.
         """
         return TrainConfig(
             seed=self.seed,
@@ -125,6 +127,7 @@ class FinetuneSettings:
             rounds=(1, 1, 2),
             box_share=0.2,
             mask_share=0.1,
+            others_share=0.5,
             learning_rate=self.learning_rate,
             warm_up=0.05,
             ema=self.average,
@@ -204,7 +207,8 @@ def finetune(
     parent = load_parent(model)
     where = Path(data).name if isinstance(data, (str, Path)) else "layers"
     target = Target.choose(name, parent, where, output, overwrite)
-    learn_from, kept_out = hold_out(own_planes(data, planes), settings.held_out, settings.seed)
+    found = own_planes(data, planes, parent.sam.config.connected)
+    learn_from, kept_out = hold_out(found, settings.held_out, settings.seed)
     prepare_cpu()
     return _Run(parent, target, settings, learn_from, kept_out).events()
 

@@ -81,8 +81,9 @@ def round_loss(
         Logits and predicted IoU; output 0 is the answer to a clear prompt.
     truth, inside : (N, h, w) tensor
     ambiguous : (N,) bool tensor
-        Objects with one positive point only: of the three answers for it, the best alone is learned from
-        (and output 0 beside it, at half weight, as it must know the object for the clicks to come).
+        Objects with one positive point only: of the three answers for it, the best alone is learned from but for
+        `config.others_share` (and output 0 beside it, at half weight, as it must know the object for the clicks to
+        come).
     config : TrainConfig
         Weights.
     fraction : float
@@ -105,6 +106,7 @@ def round_loss(
     iou = measured_iou(logits, truth, inside)
     estimate = (predicted - iou) ** 2
     clear = masks[:, 0] + config.iou_weight * estimate[:, 0]
-    several = masks[:, 1:].amin(1) + config.iou_weight * estimate[:, 1:].mean(1)
+    best, mean = masks[:, 1:].amin(1), masks[:, 1:].mean(1)
+    several = best + config.others_share * (mean - best) + config.iou_weight * estimate[:, 1:].mean(1)
     loss = torch.where(ambiguous, (several + 0.5 * clear) / 1.5, clear).mean()
     return loss, iou

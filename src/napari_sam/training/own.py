@@ -12,6 +12,7 @@ import numpy as np
 from napari_sam.core.arrays import Array
 from napari_sam.errors import InputWarning, TrainingError
 from napari_sam.training.packed import LabelledPlane, find_pairs, read_pair, to_uint8
+from napari_sam.training.parts import connected_parts
 
 LEAST_AREA = 9
 """Smallest object that is learned from, in pixels."""
@@ -20,7 +21,7 @@ OwnData = str | Path | Sequence[tuple[Array, Array]]
 """A folder, or pairs of an image and its labels."""
 
 
-def own_planes(data: OwnData, planes: slice | None = None) -> list[LabelledPlane]:
+def own_planes(data: OwnData, planes: slice | None = None, connected: bool = False) -> list[LabelledPlane]:
     """Read labelled images and volumes; planes without a label are left out.
 
     Parameters
@@ -30,6 +31,9 @@ def own_planes(data: OwnData, planes: slice | None = None) -> list[LabelledPlane
         (Y, X), (Z, Y, X) or either with colours last, labels (Y, X) or (Z, Y, X).
     planes : slice, optional
         Which planes of every volume; all when left out.
+    connected : bool
+        Whether what hangs together in a plane is an object of its own: a neurite that is cut twice is two objects
+        to a model that answers a click with what it is on (`SamConfig.connected`).
 
     Raises
     ------
@@ -44,7 +48,7 @@ def own_planes(data: OwnData, planes: slice | None = None) -> list[LabelledPlane
     pairs = _read(Path(data).expanduser()) if isinstance(data, (str, Path)) else _checked(data)
     found: list[LabelledPlane] = []
     for number, (image, labels) in enumerate(pairs):
-        found += _planes_of(to_uint8(np.asarray(image)), np.asarray(labels), number, planes)
+        found += _planes_of(to_uint8(np.asarray(image)), np.asarray(labels), number, planes, connected)
     usable = [plane for plane in found if object_numbers(plane.labels)]
     if not usable:
         where = data if isinstance(data, (str, Path)) else "the given labels"
@@ -119,15 +123,17 @@ def _checked(data: Sequence[tuple[Array, Array]]) -> Iterator[tuple[Array, Array
         yield image, labels.astype(np.uint8) if labels.dtype == bool else labels
 
 
-def _planes_of(image: Array, labels: Array, number: int, planes: slice | None) -> Iterator[LabelledPlane]:
+def _planes_of(
+    image: Array, labels: Array, number: int, planes: slice | None, connected: bool
+) -> Iterator[LabelledPlane]:
     if image.ndim == labels.ndim + 1:
         image = _three_colours(image)
     if labels.ndim == 2:
-        yield LabelledPlane("own", image, _small_numbers(labels))
-        return
-    for index in range(len(labels))[planes or slice(None)]:
-        if labels[index].any():
-            yield LabelledPlane("own", image[index], _small_numbers(labels[index]), number, index)
+        image, labels, number, planes = image[None], labels[None], -1, None
+    there = [index for index in range(len(labels))[planes or slice(None)] if labels[index].any()]
+    shown = (np.maximum(labels[index], 0) for index in there)
+    for index, numbers in zip(there, connected_parts(shown) if connected else shown, strict=True):
+        yield LabelledPlane("own", image[index], _small_numbers(numbers), number, index)
 
 
 def _three_colours(image: Array) -> Array:
@@ -137,9 +143,9 @@ def _three_colours(image: Array) -> Array:
 
 def _small_numbers(labels: Array) -> Array:
     """As uint16; numbered anew where the numbers are too large (neighbours in a volume then lose each other)."""
-    if labels.max(initial=0) <= np.iinfo(np.uint16).max and labels.min(initial=0) >= 0:
+    if labels.max(initial=0) <= np.iinfo(np.uint16).max:
         return labels.astype(np.uint16)
-    numbers, inverse = np.unique(np.maximum(labels, 0), return_inverse=True)
+    numbers, inverse = np.unique(labels, return_inverse=True)
     if len(numbers) > np.iinfo(np.uint16).max:
         raise TrainingError(f"a plane has {len(numbers)} labels, more than 65535; split it")
     first = 0 if numbers[0] == 0 else 1

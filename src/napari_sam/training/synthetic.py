@@ -15,10 +15,10 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 from scipy import ndimage
-from skimage.measure import label
 
 from napari_sam.core.arrays import Array
 from napari_sam.training.packed import LabelledPlane
+from napari_sam.training.parts import connected_parts
 
 Rng = np.random.Generator
 Stack = tuple[Array, Array]
@@ -165,7 +165,7 @@ def neurites(size: int, rng: Rng, filling: Filling | None = None) -> Stack:
     half = rng.uniform(0.8, max(2.0, min(0.12 * regions.spacing, 5.0)))
     slant = rng.uniform(0, 1.5) * np.maximum(smooth_noise(size, int(2 * size / regions.spacing), rng), 0)
     shade = _level(rng, regions.count, rng.uniform(0, 0.16))[owner]
-    image, objects = 0.7 + shade, _connected(owner + 1)
+    image, objects = 0.7 + shade, np.stack(list(connected_parts(owner + 1)))
     if filling is None:
         image = image + rng.uniform(0.02, 0.1) * texture(size, rng)
         image = _vesicles_inside(image, depth > 2 * half, rng)
@@ -213,21 +213,6 @@ def _ellipse_depth(shape: tuple[int, ...], middle: tuple[int, ...], across: floa
     y, x = y - middle[1] - drift[0] * plane, x - middle[2] - drift[1] * plane
     first, second = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     return np.asarray((1 - np.hypot(first / along, second / across)) * across)
-
-
-def _connected(labels: Array) -> Array:
-    """Split objects into their parts in each plane; a part keeps the number of what it overlaps in the plane before."""
-    first, *others = (label(plane, connectivity=1) for plane in labels)
-    planes = [first]
-    for number, parts in enumerate(others, 1):
-        fresh = np.arange(parts.max() + 1) + planes[-1].max() + 1
-        same = (labels[number] == labels[number - 1]) & (parts > 0) & (planes[-1] > 0)
-        pairs, overlap = np.unique(np.stack([parts[same], planes[-1][same]]), axis=1, return_counts=True)
-        order = overlap.argsort()
-        owner = dict(zip(pairs[1, order].tolist(), pairs[0, order].tolist(), strict=True))  # the largest wins
-        fresh[list(owner.values())] = list(owner)
-        planes.append(np.where(parts > 0, fresh[parts], 0))
-    return np.stack(planes)
 
 
 def _vesicles_inside(image: Array, where: Array, rng: Rng) -> Array:
