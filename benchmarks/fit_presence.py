@@ -33,7 +33,7 @@ from napari_sam.io.volume import open_volume
 from napari_sam.propagation.appearance import BIAS, WEIGHTS, Change, Look, Reference, look_of
 from napari_sam.propagation.carry import carried_prompts, widened_box
 from napari_sam.propagation.fronts import closest
-from napari_sam.propagation.motion import View, followed, moved, outline_weight, shade_change
+from napari_sam.propagation.motion import Outline, View, followed, moved, outline_weight, shade_change
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.training import synthetic
 from napari_sam.training.packed import find_pairs
@@ -144,12 +144,13 @@ def visits(
 ) -> list[Visit]:
     found, lost = [], 0
     weight = outline_weight(reference.predicted_iou)
-    view = View.of(encoder.pixels(PlaneRef(0, index)), region)
+    view, outline = View.of(encoder.pixels(PlaneRef(0, index)), region), Outline.of(region)
     while 0 <= (index := index + way) < len(there) and lost < LOST_FOR:
         image = encoder.pixels(PlaneRef(0, index))
-        motion = moved(region, view, image)
-        answer = _carried(encoder, index, motion.outline)
-        before, region = region, followed(answer, motion.outline, weight)
+        motion = moved(outline, view, image)
+        answer = _carried(encoder, index, motion.region)
+        before, outline = region, followed(answer, motion.outline or outline, weight)
+        region = outline.region
         if not region.area:
             break
         shade = shade_change(before, view, region, image)

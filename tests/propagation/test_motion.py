@@ -1,5 +1,7 @@
 """A mask goes from plane to plane as the image around it moves."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from napari_sam.propagation import PropagationSettings, propagate_objects
 from napari_sam.propagation.motion import (
     MARGIN,
     MOST_PIXELS,
+    Outline,
     View,
     followed,
     moved,
@@ -36,6 +39,10 @@ def region(mask):
     return Region.from_mask(mask)
 
 
+def outline_of(mask):
+    return Outline.of(region(mask))
+
+
 def same(one, other):
     return one.iou(other) == 1
 
@@ -52,16 +59,49 @@ def shifted(dy, dx, side=120):
 def test_a_mask_goes_where_the_image_goes(dy, dx, y, x):
     before, after = shifted(dy, dx)
     start = region(disc(before.shape, (y, x), 9))
-    found = moved(start, View.of(before, start), after)
-    assert found.outline.iou(region(disc(before.shape, (y + dy, x + dx), 9))) > 0.8
+    found = moved(Outline.of(start), View.of(before, start), after)
+    assert found.region.iou(region(disc(before.shape, (y + dy, x + dx), 9))) > 0.8
     assert abs(found.growth) < 0.2
+
+
+def test_motion_of_less_than_a_pixel_adds_up():
+    """0.3 pixels a plane: over 24 planes 7.2, where a mask of whole pixels would not move at all."""
+    planes = [
+        ndimage.shift(SOIL[:150, :150].astype(np.float32), (0.3 * z, 0), order=3)[20:140, 20:140]
+        for z in range(25)
+    ]
+    outline = outline_of(disc((120, 120), (50, 60), 10))
+    for before, after in pairwise(planes):
+        outline = moved(outline, View.of(before, outline.region), after).outline
+    rows = np.nonzero(outline.region.mask)[0]
+    assert rows.mean() == pytest.approx(57.2, abs=0.7)
+    assert outline.region.iou(region(disc((120, 120), (57.2, 60), 10))) > 0.85
+
+
+@given(st.floats(12, 28), st.floats(12, 28), st.floats(4, 9))
+def test_an_outline_knows_its_border_to_less_than_a_pixel(y, x, radius):
+    rows, cols = np.mgrid[:40, :40]
+    depth = radius - np.hypot(rows - y, cols - x)
+    found = Outline.where(3 * depth, (0, 0, 40, 40), (40, 40))
+    near = np.abs(depth) < 0.5
+    np.testing.assert_allclose(found.depth[near], depth[near], atol=0.15)
+    assert same(found.region, region(depth > 0))
+    np.testing.assert_array_equal(found.within((5, 7, 30, 33)), found.depth[5:30, 7:33])
+
+
+def test_an_outline_is_far_away_outside_of_its_part_of_the_plane():
+    small = outline_of(disc((100, 100), (20, 20), 5))
+    whole = small.within((0, 0, 100, 100))
+    assert (whole[50:] == whole.min()).all()
+    assert same(region(whole > 0), small.region)
+    assert (small.within((60, 60, 70, 70)) == whole.min()).all()
 
 
 def test_an_image_that_stands_still_leaves_the_mask_as_it_is():
     start = region(disc((120, 120), (60, 60), 9))
     image = SOIL[:120, :120]
-    found = moved(start, View.of(image, start), image)
-    assert same(found.outline, start)
+    found = moved(Outline.of(start), View.of(image, start), image)
+    assert same(found.region, start)
     assert found.growth == 0
 
 
@@ -69,9 +109,9 @@ def test_a_mask_grows_with_the_image():
     before = SOIL[100:220, 100:220].astype(np.float32)
     grown = ndimage.affine_transform(before, np.diag([1 / 1.2] * 2), [60 - 60 / 1.2] * 2, order=1)
     start = region(disc(before.shape, (60, 60), 15))
-    found = moved(start, View.of(before, start), grown)
+    found = moved(Outline.of(start), View.of(before, start), grown)
     assert found.growth == pytest.approx(2 * np.log(1.2), abs=0.1)
-    assert found.outline.iou(region(disc(before.shape, (60, 60), 18))) > 0.85
+    assert found.region.iou(region(disc(before.shape, (60, 60), 18))) > 0.85
 
 
 def test_shade_is_the_change_of_grey_in_deviations():
@@ -88,8 +128,8 @@ def test_shade_is_the_change_of_grey_in_deviations():
 def test_nothing_can_be_followed_onto_an_empty_plane(value):
     before = SOIL[:80, :80]
     start = region(disc(before.shape, (40, 40), 9))
-    found = moved(start, View.of(before, start), np.full((80, 80), value))
-    assert same(found.outline, start)
+    found = moved(Outline.of(start), View.of(before, start), np.full((80, 80), value))
+    assert same(found.region, start)
 
 
 def test_channels_are_averaged_and_what_is_not_a_number_is_dark():
@@ -110,8 +150,8 @@ def test_a_large_object_is_followed_from_further_away():
     start = region(disc(before.shape, (500, 480), 230))
     view = View.of(before, start)
     assert view.grey.size > MOST_PIXELS
-    found = moved(start, view, after)
-    assert found.outline.iou(region(disc(before.shape, (508, 474), 230))) > 0.97
+    found = moved(Outline.of(start), view, after)
+    assert found.region.iou(region(disc(before.shape, (508, 474), 230))) > 0.97
 
 
 def answer_of(mask, sure):
@@ -121,23 +161,23 @@ def answer_of(mask, sure):
 
 def test_a_sure_answer_counts_more_than_the_outline_and_an_unsure_one_less():
     seen, outline = disc((60, 60), (30, 33), 10), disc((60, 60), (30, 30), 10)
-    assert same(followed(answer_of(seen, 9), region(outline), 0.5), region(seen))
-    assert same(followed(answer_of(seen, 0.01), region(outline), 0.5), region(outline))
-    between = followed(answer_of(seen, 0.6), region(outline), 0.5)
+    assert same(followed(answer_of(seen, 9), outline_of(outline), 0.5).region, region(seen))
+    assert same(followed(answer_of(seen, 0.01), outline_of(outline), 0.5).region, region(outline))
+    between = followed(answer_of(seen, 0.6), outline_of(outline), 0.5).region
     assert region(seen & outline).area < between.area < region(seen | outline).area
 
 
 def test_an_empty_answer_stays_empty():
     nothing = np.zeros((60, 60), bool)
-    assert not followed(answer_of(nothing, 9), region(disc((60, 60), (30, 30), 10)), 0.5).area
+    assert not followed(answer_of(nothing, 9), outline_of(disc((60, 60), (30, 30), 10)), 0.5).region.area
 
 
 def test_a_mask_that_fills_the_plane_can_be_followed():
     whole = np.ones((40, 40), bool)
     start = region(whole)
     image = SOIL[:40, :40]
-    assert same(moved(start, View.of(image, start), image).outline, start)
-    assert same(followed(answer_of(whole, 2), start, 0.5), start)
+    assert same(moved(Outline.of(start), View.of(image, start), image).region, start)
+    assert same(followed(answer_of(whole, 2), Outline.of(start), 0.5).region, start)
 
 
 def test_an_outline_weighs_more_where_the_model_is_less_sure():

@@ -44,7 +44,7 @@ from napari_sam.propagation.doubt import Spacing, filled_doubt
 from napari_sam.propagation.fronts import Front, closest, no_region
 from napari_sam.propagation.fusion import Span, all_stops, is_part
 from napari_sam.propagation.meeting import Claim, settle
-from napari_sam.propagation.motion import Moved, View, followed, moved, outline_weight, shade_change
+from napari_sam.propagation.motion import Moved, Outline, View, followed, moved, outline_weight, shade_change
 from napari_sam.propagation.settings import Between, Carry, PropagationSettings
 from napari_sam.propagation.shapes import interpolate
 
@@ -253,8 +253,19 @@ class _Run:
             outer = self.limits[1] if way > 0 else self.limits[0] - 1
             limit = (outer, StopReason.RANGE_END) if other is None else (other, StopReason.SEED_REACHED)
             view, weight = self.views.get((object_id, index)), outline_weight(self.own.get(object_id, 1.0))
+            outline = None if view is None else Outline.of(region)
             yield Front(
-                object_id, way, self.first.at(index), index, region, *limit, reference, span, view, weight
+                object_id,
+                way,
+                self.first.at(index),
+                index,
+                region,
+                *limit,
+                reference,
+                span,
+                view,
+                outline,
+                weight,
             )
 
     def _visit(self, plane: PlaneRef, fronts: list[Front]) -> Iterator[PropagationStep]:
@@ -262,12 +273,12 @@ class _Run:
         image = self._image(plane)
         motions = [
             Moved(front.region)
-            if image is None or front.view is None
-            else moved(front.region, front.view, image)
+            if image is None or front.view is None or front.outline is None
+            else moved(front.outline, front.view, image)
             for front in fronts
         ]
-        for front, motion, answer in zip(
-            fronts, motions, self._carried(plane, fronts, motions, image), strict=True
+        for front, motion, (answer, outline) in zip(
+            fronts, motions, self._carried(plane, fronts, motions), strict=True
         ):
             look = self._look(plane, answer.region) if front.reference is not None else None
             change = Change(front.region.iou(answer.region), motion.growth)
@@ -277,28 +288,38 @@ class _Run:
             step = front.judge(plane, answer, look, change, self.settings, self.spacing)
             yield from self._advance(front, step)
             if image is not None and front.good == plane.index:
-                front.view = View.of(image, front.region)
+                front.view, front.outline = View.of(image, front.region), outline or Outline.of(front.region)
 
     def _carried(
-        self, plane: PlaneRef, fronts: list[Front], motions: list[Moved], image: Array | None
-    ) -> list[MaskCandidate]:
-        """The masks of these fronts in a plane, parted where objects meet."""
-        prompts = [carried_prompts(motion.outline, self.settings) for motion in motions]
+        self, plane: PlaneRef, fronts: list[Front], motions: list[Moved]
+    ) -> list[tuple[MaskCandidate, Outline | None]]:
+        """The masks of these fronts in a plane, parted where objects meet; to less than a pixel where motion is followed."""
+        prompts = [carried_prompts(motion.region, self.settings) for motion in motions]
         found = [
-            closest(prediction, motion.outline)
+            closest(prediction, motion.region)
             for motion, prediction in zip(motions, predict_plane(self, plane, prompts), strict=True)
         ]
-        if image is not None and Carry.MASK in self.settings.carry:
-            found = [
-                replace(answer, drawing=followed(answer, motion.outline, front.weight))
-                for front, motion, answer in zip(fronts, motions, found, strict=True)
-            ]
+        outlines = [
+            followed(answer, motion.outline, front.weight)
+            if motion.outline is not None and Carry.MASK in self.settings.carry
+            else None
+            for front, motion, answer in zip(fronts, motions, found, strict=True)
+        ]
+        found = [
+            answer if outline is None else replace(answer, drawing=outline.region)
+            for answer, outline in zip(found, outlines, strict=True)
+        ]
         if not self.settings.part_by_logit:
-            return found
+            return list(zip(found, outlines, strict=True))
         claims = [Claim(front.object_id, answer) for front, answer in zip(fronts, found, strict=True)]
         seeds = [(oid, region) for (oid, index), region in self.found.items() if index == plane.index]
-        parts = settle(claims, seeds)
-        return [replace(answer, drawing=part) for answer, part in zip(found, parts, strict=True)]
+        return [
+            (
+                replace(answer, drawing=part),
+                None if outline is None or part is not outline.region else outline,
+            )
+            for answer, outline, part in zip(found, outlines, settle(claims, seeds), strict=True)
+        ]
 
     def _look(self, plane: PlaneRef, region: Region) -> Look | None:
         """What a mask looks like, where that is asked for."""

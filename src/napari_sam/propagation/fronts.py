@@ -10,7 +10,7 @@ from napari_sam.core.results import MaskCandidate, MaskPrediction, PropagationSt
 from napari_sam.propagation.appearance import Change, Look, Reference
 from napari_sam.propagation.doubt import Spacing, step_doubt
 from napari_sam.propagation.fusion import Span, is_part
-from napari_sam.propagation.motion import View
+from napari_sam.propagation.motion import Outline, View
 from napari_sam.propagation.settings import PropagationSettings
 
 NEAR = 5
@@ -43,6 +43,8 @@ class Front:
         Where two directions meet.
     view : View, optional
         The image around the mask; the motion from there is not followed with None.
+    outline : Outline, optional
+        The mask to less than a pixel, where motion is followed.
     weight : float
         Of the outline that the motion gives, see `motion.outline_weight`.
     weak : list of PropagationStep
@@ -59,6 +61,7 @@ class Front:
     reference: Reference | None = None
     span: Span | None = None
     view: View | None = None
+    outline: Outline | None = None
     weight: float = 0.0
     done: bool = False
     weak: list[PropagationStep] = field(default_factory=list)

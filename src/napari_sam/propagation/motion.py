@@ -73,27 +73,78 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Outline:
+    """A mask whose border is known to less than a pixel.
+
+    An image often moves by less than half a pixel from plane to plane. A mask of whole pixels would stay where it is,
+    in every plane anew.
+
+    Parameters
+    ----------
+    region : Region
+        The pixels inside.
+    box_yxyx : (int, int, int, int)
+        A part of the plane that holds the mask.
+    depth : (h, w) float array
+        Pixels to the border there, positive inside, at most `_REACH`.
+    """
+
+    region: Region
+    box_yxyx: BoxYXYX
+    depth: FloatArray
+
+    @classmethod
+    def of(cls, region: Region) -> Outline:
+        """Of a mask of whole pixels."""
+        box = widened(region.box_yxyx, int(_REACH), region.plane_shape)
+        return cls(region, box, _depth(_within(box, region)))
+
+    @classmethod
+    def where(cls, levels: FloatArray, box: BoxYXYX, plane_shape: Shape2D) -> Outline:
+        """Where a smooth (h, w) map of a part of a plane is above 0."""
+        region = Region.from_part(plane_shape, box[:2], levels > 0)
+        slope = np.hypot(*np.gradient(levels)) if min(levels.shape) > 1 else np.ones(levels.shape)
+        depth = _depth(levels > 0)
+        between = np.clip(levels / np.maximum(slope, 1e-3), -1.5, 1.5)
+        return cls(region, box, np.where(np.abs(depth) <= 1, between, depth))
+
+    def within(self, box: BoxYXYX) -> FloatArray:
+        """The depth in another part of the plane."""
+        y0, x0, y1, x1 = box
+        own_y, own_x, end_y, end_x = self.box_yxyx
+        low, high = (max(y0, own_y), max(x0, own_x)), (min(y1, end_y), min(x1, end_x))
+        depth = np.full((y1 - y0, x1 - x0), -_REACH)
+        if low[0] < high[0] and low[1] < high[1]:
+            part = self.depth[low[0] - own_y : high[0] - own_y, low[1] - own_x : high[1] - own_x]
+            depth[low[0] - y0 : high[0] - y0, low[1] - x0 : high[1] - x0] = part
+        return depth
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Moved:
     """A mask taken to another plane.
 
     Parameters
     ----------
-    outline : Region
+    region : Region
         Where it is there.
     growth : float
         Logarithm of the factor by which the motion changed its area.
+    outline : Outline, optional
+        The same to less than a pixel, where motion is followed.
     """
 
-    outline: Region
+    region: Region
     growth: float = 0.0
+    outline: Outline | None = None
 
 
-def moved(region: Region, before: View, image: Array) -> Moved:
+def moved(outline: Outline, before: View, image: Array) -> Moved:
     """Where the mask of one plane is in another one, by the optical flow between them.
 
     Parameters
     ----------
-    region : Region
+    outline : Outline
         The mask in the plane that it comes from.
     before : View
         The image around it there.
@@ -105,19 +156,20 @@ def moved(region: Region, before: View, image: Array) -> Moved:
     Moved
         The mask stays in its place where the flow leaves nothing of it.
     """
-    y0, x0, *_ = before.box_yxyx
-    now = View.at(image, before.box_yxyx).grey
+    box, region = before.box_yxyx, outline.region
+    now = View.at(image, box).grey
     spread = float(now.std())
     if spread == 0:
-        return Moved(region)
+        return Moved(region, outline=outline)
     flow = _flow(now / spread, before.grey / spread)
-    mask = _within(before.box_yxyx, region)
-    source = np.indices(mask.shape, np.float32) + flow
-    there = ndimage.map_coordinates(mask.astype(np.float32), source, order=1) > 0.5
-    if not there.any():
-        return Moved(region)
-    growth = np.log(np.count_nonzero(there) / region.area)
-    return Moved(Region.from_part(region.plane_shape, (y0, x0), there), float(growth))
+    depth = outline.within(box)
+    source = np.indices(depth.shape, np.float32) + flow
+    there = Outline.where(
+        ndimage.map_coordinates(depth, source, order=1, mode="nearest"), box, region.plane_shape
+    )
+    if not there.region.area:
+        return Moved(region, outline=outline)
+    return Moved(there.region, float(np.log(there.region.area / region.area)), there)
 
 
 def _flow(image: FloatArray, other: FloatArray) -> FloatArray:
@@ -161,33 +213,34 @@ def outline_weight(predicted_iou: float) -> float:
     return float(_WEIGHT * np.exp(_STEEPNESS * (_SURE - predicted_iou)))
 
 
-def followed(answer: MaskCandidate, outline: Region, weight: float) -> Region:
+def followed(answer: MaskCandidate, outline: Outline, weight: float) -> Outline:
     """The model's answer, held to the outline that the flow gives: both as logits, added up.
 
     Parameters
     ----------
     answer : MaskCandidate
-        What the model says, told of `outline`.
-    outline : Region
+        What the model says, told of `outline`; nothing where it is empty.
+    outline : Outline
         The mask as the flow moved it.
     weight : float
         See `outline_weight`.
     """
+    shape = outline.region.plane_shape
     if not answer.region.area:
-        return answer.region
-    shape = outline.plane_shape
-    corners = np.array([one.box_yxyx for one in (answer.region, outline)])
+        return Outline.where(np.full_like(outline.depth, -_REACH), outline.box_yxyx, shape)
+    corners = np.array([one.box_yxyx for one in (answer.region, outline.region)])
     low, high = corners[:, :2].min(0).tolist(), corners[:, 2:].max(0).tolist()
     y0, x0, y1, x1 = box = widened((*low, *high), int(_REACH), shape)
     scale = max(answer.low_res_logits.shape) / max(shape)
     logits = bilinear(answer.low_res_logits, positions(y0, y1, scale), positions(x0, x1, scale))
-    depth = _depth(_within(box, outline))
-    return Region.from_part(shape, (y0, x0), logits.clip(-_LOUDEST, _LOUDEST) + weight * depth > 0)
+    return Outline.where(logits.clip(-_LOUDEST, _LOUDEST) + weight * outline.within(box), box, shape)
 
 
 def _depth(mask: BoolArray) -> FloatArray:
     """Pixels to the outline, positive inside, at most `_REACH`."""
-    return np.full(mask.shape, _REACH) if mask.all() else signed_distance(mask).clip(-_REACH, _REACH)
+    if mask.all() or not mask.any():
+        return np.where(mask, _REACH, -_REACH)
+    return signed_distance(mask).clip(-_REACH, _REACH)
 
 
 def _within(box: BoxYXYX, region: Region) -> BoolArray:
