@@ -28,7 +28,7 @@ from napari_sam.inference.predict import predict_plane
 from napari_sam.inference.predictor import load_model
 from napari_sam.propagation.carry import carried_prompts
 from napari_sam.propagation.fronts import closest
-from napari_sam.propagation.motion import View, followed, moved, outline_weight
+from napari_sam.propagation.motion import Outline, View, followed, moved, outline_weight
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.training.evaluate import volume_name
 from napari_sam.training.packed import find_pairs
@@ -38,27 +38,31 @@ GENERATED = 6
 """So many of the generated volumes."""
 SETTINGS = PropagationSettings()
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "propagation.md"
-Step = Callable[[CachedEncoder, int, int, Region, float], Region]
+Step = Callable[[CachedEncoder, int, int, Outline, float], Outline]
 """From a plane to another one: the mask there, by the mask here and the estimate on the seed plane."""
 
 
-def stays(encoder: CachedEncoder, here: int, there: int, region: Region, estimate: float) -> Region:
-    return region
+def stays(encoder: CachedEncoder, here: int, there: int, outline: Outline, estimate: float) -> Outline:
+    return outline
 
 
-def flow(encoder: CachedEncoder, here: int, there: int, region: Region, estimate: float) -> Region:
+def flow(encoder: CachedEncoder, here: int, there: int, outline: Outline, estimate: float) -> Outline:
     image, other = (encoder.pixels(PlaneRef(0, index)) for index in (here, there))
-    return moved(region, View.of(image, region), other).outline
+    return moved(outline, View.of(image, outline.region), other).outline or outline
 
 
-def model(encoder: CachedEncoder, here: int, there: int, region: Region, estimate: float) -> Region:
-    return answer(encoder, there, region).region
+def whole_pixels(encoder: CachedEncoder, here: int, there: int, outline: Outline, estimate: float) -> Outline:
+    return Outline.of(flow(encoder, here, there, outline, estimate).region)
+
+
+def model(encoder: CachedEncoder, here: int, there: int, outline: Outline, estimate: float) -> Outline:
+    return Outline.of(answer(encoder, there, outline.region).region)
 
 
 def weighed(weight: Callable[[float], float]) -> Step:
-    def step(encoder: CachedEncoder, here: int, there: int, region: Region, estimate: float) -> Region:
-        outline = flow(encoder, here, there, region, estimate)
-        return followed(answer(encoder, there, outline), outline, weight(estimate))
+    def step(encoder: CachedEncoder, here: int, there: int, outline: Outline, estimate: float) -> Outline:
+        outline = flow(encoder, here, there, outline, estimate)
+        return followed(answer(encoder, there, outline.region), outline, weight(estimate))
 
     return step
 
@@ -66,6 +70,7 @@ def weighed(weight: Callable[[float], float]) -> Step:
 STEPS = {
     "the mask stays": stays,
     "the flow alone": flow,
+    "the flow alone, in whole pixels": whole_pixels,
     "the model alone": model,
     "both, the model's outline": weighed(lambda estimate: 0.0),
     "both, a pixel is worth 1": weighed(lambda estimate: 1.0),
@@ -86,12 +91,12 @@ def overlaps(volume: Volume, label: int, step: Step) -> Iterator[float]:
     seed = Region.from_mask(labels[middle] == label)
     estimate = answer(encoder, middle, seed).predicted_iou
     for way in (1, -1):
-        region, index = seed, middle + way
+        outline, index = Outline.of(seed), middle + way
         while 0 <= index < len(areas) and areas[index] and abs(index - middle) <= DISTANCES[-1]:
-            found = step(encoder, index - way, index, region, estimate)
-            region = found if found.area else region
+            found = step(encoder, index - way, index, outline, estimate)
+            outline = found if found.region.area else outline
             if abs(index - middle) in DISTANCES:
-                yield region.iou(Region.from_mask(labels[index] == label))
+                yield outline.region.iou(Region.from_mask(labels[index] == label))
             index += way
 
 
