@@ -85,7 +85,7 @@ class Outline:
         The pixels inside.
     box_yxyx : (int, int, int, int)
         A part of the plane that holds the mask.
-    depth : (h, w) float array
+    depth : (h, w) float32 array
         Pixels to the border there, positive inside, at most `_REACH`.
     """
 
@@ -106,14 +106,14 @@ class Outline:
         slope = np.hypot(*np.gradient(levels)) if min(levels.shape) > 1 else np.ones(levels.shape)
         depth = _depth(levels > 0)
         between = np.clip(levels / np.maximum(slope, 1e-3), -1.5, 1.5)
-        return cls(region, box, np.where(np.abs(depth) <= 1, between, depth))
+        return cls(region, box, np.where(np.abs(depth) <= 1, between, depth).astype(np.float32))
 
     def within(self, box: BoxYXYX) -> FloatArray:
         """The depth in another part of the plane."""
         y0, x0, y1, x1 = box
         own_y, own_x, end_y, end_x = self.box_yxyx
         low, high = (max(y0, own_y), max(x0, own_x)), (min(y1, end_y), min(x1, end_x))
-        depth = np.full((y1 - y0, x1 - x0), -_REACH)
+        depth = np.full((y1 - y0, x1 - x0), -_REACH, np.float32)
         if low[0] < high[0] and low[1] < high[1]:
             part = self.depth[low[0] - own_y : high[0] - own_y, low[1] - own_x : high[1] - own_x]
             depth[low[0] - y0 : high[0] - y0, low[1] - x0 : high[1] - x0] = part
@@ -239,8 +239,8 @@ def followed(answer: MaskCandidate, outline: Outline, weight: float) -> Outline:
 def _depth(mask: BoolArray) -> FloatArray:
     """Pixels to the outline, positive inside, at most `_REACH`."""
     if mask.all() or not mask.any():
-        return np.where(mask, _REACH, -_REACH)
-    return signed_distance(mask).clip(-_REACH, _REACH)
+        return np.where(mask, _REACH, -_REACH).astype(np.float32)
+    return signed_distance(mask).clip(-_REACH, _REACH).astype(np.float32)
 
 
 def _within(box: BoxYXYX, region: Region) -> BoolArray:
