@@ -80,21 +80,21 @@ SAME = Change(overlap=1.0)
 
 
 def test_presence_holds_the_estimate_against_that_for_the_seed():
-    """By hand: logit(0.5) = 0, so -2.61 * 0.5 + 2.41 + 4.25 - 3.92 = 1.435 for an estimate as high as on the seed plane."""
+    """By hand: logit(0.5) = 0, so -5.47 * 0.5 + 2.18 + 3.84 - 1.91 = 1.375 for an estimate as high as on the seed plane."""
     reference = Reference(look([1], [0]), 0.5)
-    assert reference.presence(0.5, 1.0, SAME) == pytest.approx(1 / (1 + np.exp(-1.435)))
-    surer = Reference(look([1], [0]), 0.9)  # where it was sure, 0.5 is less: -2.61 * 0.9 + 2.74 = 0.391
-    assert surer.presence(0.5, 1.0, SAME) == pytest.approx(1 / (1 + np.exp(-0.391)))
+    assert reference.presence(0.5, 1.0, SAME) == pytest.approx(1 / (1 + np.exp(-1.375)))
+    surer = Reference(look([1], [0]), 0.9)  # where it was sure, 0.5 is little: -5.47 * 0.9 + 4.11 = -0.813
+    assert surer.presence(0.5, 1.0, SAME) == pytest.approx(1 / (1 + np.exp(0.813)))
     assert reference.presence(0.5, 0.0, SAME) < 0.4
     assert reference.presence(1.0, 9.0, SAME) == reference.presence(0.98, 1.5, SAME) < 1
 
 
 def test_presence_falls_where_the_mask_changes():
-    """By hand: 1.435 - 4.25 * 0.5 - 5.2 * 0.2 - 2.34 * 0.4 = -2.666, whether it grows darker or brighter."""
+    """By hand: 1.375 - 3.84 * 0.5 - 5.15 * 0.2 - 2.4 * 0.4 = -2.535, whether it grows darker or brighter."""
     reference = Reference(look([1], [0]), 0.5)
     for shade in (0.4, -0.4):
         found = reference.presence(0.5, 1.0, Change(overlap=0.5, growth=0.2, shade=shade))
-        assert found == pytest.approx(1 / (1 + np.exp(2.666)))
+        assert found == pytest.approx(1 / (1 + np.exp(2.535)))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(-2, 3), st.floats(0, 0.2), st.floats(0, 0.5))

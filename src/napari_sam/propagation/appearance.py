@@ -25,7 +25,7 @@ from napari_sam.core.results import ImageEmbedding, TileEmbedding
 
 _AROUND = 2
 """The surroundings are so many cells wide, one cell away from the mask."""
-WEIGHTS, BIAS = (1.35, -2.61, 2.41, 4.25, -5.2, -2.34), -3.92
+WEIGHTS, BIAS = (1.94, -5.47, 2.18, 3.84, -5.15, -2.4), -1.91
 """Logistic regression of "more than half of the mask is on the object", by benchmarks/fit_presence.py; see `evidence`."""
 _ESTIMATES, _ALIKE = (0.02, 0.98), 1.5
 """Estimates are clipped to this range, likeness to this height, before it."""
