@@ -209,3 +209,24 @@ def test_an_object_that_wanders_is_kept_by_a_model_that_sees_nothing(follow, lea
     found = last.region.iou(region(disc((100, 120), (50, 64), 10)))
     assert found >= least
     assert follow or found == 0
+
+
+class Unsure(Copying):
+    """As it, but with so little trust that the outline counts alone."""
+
+    def _copied(self, prompts):
+        return MaskPrediction((answer_of(prompts.mask, 0.01),))
+
+
+def test_an_object_that_creeps_is_kept():
+    """Over 24 planes the image moves by 7.2 pixels, in each by less than half of one."""
+    soil = SOIL[80:220, 80:220].astype(np.float32)
+    image = np.stack([ndimage.shift(soil, (0.3 * z, 0), order=3)[20:120, 20:120] for z in range(25)])
+    encoder = FakeEncoder(ArrayVolume(image), Unsure())
+    start = disc((100, 100), (50, 40), 10)
+    given = PropagationSettings(min_likeness=None, min_presence=None)
+    steps = list(
+        propagate_objects(encoder, encoder.predictor, {1: {0: PromptSet(mask=start)}}, settings=given)
+    )
+    (last,) = [step for step in steps if step.plane_index == 24]
+    assert last.region.iou(region(disc((100, 100), (57.2, 40), 10))) > 0.8

@@ -314,10 +314,7 @@ class _Run:
         claims = [Claim(front.object_id, answer) for front, answer in zip(fronts, found, strict=True)]
         seeds = [(oid, region) for (oid, index), region in self.found.items() if index == plane.index]
         return [
-            (
-                replace(answer, drawing=part),
-                None if outline is None or part is not outline.region else outline,
-            )
+            (replace(answer, drawing=part), outline if part is answer.region else None)
             for answer, outline, part in zip(found, outlines, settle(claims, seeds), strict=True)
         ]
 

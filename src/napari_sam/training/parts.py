@@ -22,20 +22,22 @@ def connected_parts(planes: Iterable[Array]) -> Iterator[Array]:
     ------
     (Y, X) int64 array
         Numbers of parts, whose sides touch. Of several parts that overlap one of the plane before, and of several
-        that one overlaps, those that share most pixels keep the number; the others get new ones.
+        that one overlaps, those that share most pixels keep the number; the others get numbers that no plane had.
     """
     labels_before = before = None
+    highest = 0
     for labels in planes:
         parts = label(labels, connectivity=1)
         if labels_before is not None and before is not None:
-            parts = _numbered(parts, before, (labels == labels_before) & (labels > 0))
+            parts = _numbered(parts, before, (labels == labels_before) & (labels > 0), highest + 1)
         labels_before, before = labels, parts
+        highest = max(highest, int(parts.max()))
         yield parts
 
 
-def _numbered(parts: Array, before: Array, same: Array) -> Array:
-    """Parts with the numbers of those before them, where the object is the same."""
-    numbers = np.arange(parts.max() + 1) + before.max() + 1
+def _numbered(parts: Array, before: Array, same: Array, free: int) -> Array:
+    """Parts with the numbers of those before them, where the object is the same; others from `free` on."""
+    numbers = np.arange(parts.max() + 1) + free
     pairs, overlap = np.unique(np.stack([parts[same], before[same]]), axis=1, return_counts=True)
     order = overlap.argsort()
     owner = dict(zip(pairs[1, order].tolist(), pairs[0, order].tolist(), strict=True))  # the largest wins
