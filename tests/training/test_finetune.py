@@ -77,7 +77,7 @@ def always_better(monkeypatch):
 
 @pytest.mark.usefixtures("always_better")
 def test_it_learns(parent):
-    settings = replace(QUICK, max_steps=40, crops=4, views=6, average=0.5)
+    settings = replace(QUICK, max_steps=80, crops=4, views=6, average=0.5)
     losses = [e.values["loss"] for e in finetune(PAIRS, parent, settings=settings) if e.kind == "step"]
     assert np.mean(losses[-8:]) < 0.9 * np.mean(losses[:8])
 
