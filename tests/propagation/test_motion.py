@@ -189,11 +189,13 @@ def test_an_outline_weighs_more_where_the_model_is_less_sure():
 class Copying(FakePredictor):
     """Answers a mask prompt with itself: it sees nothing."""
 
+    sure = 9.0
+
     def predict_many(self, embedding, prompts):
         return [self._copied(prompt) for prompt in prompts]
 
     def _copied(self, prompts):
-        return MaskPrediction((answer_of(prompts.mask, 9),))
+        return MaskPrediction((answer_of(prompts.mask, self.sure),))
 
 
 @pytest.mark.parametrize(("follow", "least"), [(True, 0.8), (False, 0.0)])
@@ -214,8 +216,7 @@ def test_an_object_that_wanders_is_kept_by_a_model_that_sees_nothing(follow, lea
 class Unsure(Copying):
     """As it, but with so little trust that the outline counts alone."""
 
-    def _copied(self, prompts):
-        return MaskPrediction((answer_of(prompts.mask, 0.01),))
+    sure = 0.01
 
 
 def test_an_object_that_creeps_is_kept():

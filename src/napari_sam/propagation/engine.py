@@ -253,20 +253,8 @@ class _Run:
             outer = self.limits[1] if way > 0 else self.limits[0] - 1
             limit = (outer, StopReason.RANGE_END) if other is None else (other, StopReason.SEED_REACHED)
             view, weight = self.views.get((object_id, index)), outline_weight(self.own.get(object_id, 1.0))
-            outline = None if view is None else Outline.of(region)
-            yield Front(
-                object_id,
-                way,
-                self.first.at(index),
-                index,
-                region,
-                *limit,
-                reference,
-                span,
-                view,
-                outline,
-                weight,
-            )
+            start, outline = self.first.at(index), None if view is None else Outline.of(region)
+            yield Front(object_id, way, start, index, region, *limit, reference, span, view, outline, weight)
 
     def _visit(self, plane: PlaneRef, fronts: list[Front]) -> Iterator[PropagationStep]:
         """Move these fronts onto a plane; all their objects are answered in one batch."""

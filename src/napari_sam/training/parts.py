@@ -24,14 +24,14 @@ def connected_parts(planes: Iterable[Array]) -> Iterator[Array]:
         Numbers of parts, whose sides touch. Of several parts that overlap one of the plane before, and of several
         that one overlaps, those that share most pixels keep the number; the others get numbers that no plane had.
     """
-    labels_before = before = None
+    before: tuple[Array, Array] | None = None
     highest = 0
     for labels in planes:
         parts = label(labels, connectivity=1)
-        if labels_before is not None and before is not None:
-            parts = _numbered(parts, before, (labels == labels_before) & (labels > 0), highest + 1)
-        labels_before, before = labels, parts
-        highest = max(highest, int(parts.max()))
+        if before is not None:
+            same = (labels == before[0]) & (labels > 0)
+            parts = _numbered(parts, before[1], same, highest + 1)
+        before, highest = (labels, parts), max(highest, int(parts.max()))
         yield parts
 
 
