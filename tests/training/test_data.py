@@ -7,7 +7,7 @@ import tifffile
 from napari_sam.errors import InputWarning, TrainingError
 from napari_sam.training.augment import augment
 from napari_sam.training.config import TrainConfig, load_recipe
-from napari_sam.training.crops import CropSampler, sample_image, sample_labels
+from napari_sam.training.crops import CropSampler, Square, _find_objects
 from napari_sam.training.examples import choose_objects, dense_targets, distort, halve, make_batch
 from napari_sam.training.packed import LabelledPlane, read_folder, read_packed, to_uint8, write_packed
 from napari_sam.training.synthetic import GENERATORS, PLANES, generate, generate_planes
@@ -87,14 +87,28 @@ def test_to_uint8_ignores_nan_and_stretches():
 
 def test_crop_maps_pixels_exactly():
     image = np.arange(64, dtype=np.float32).reshape(8, 8)
-    same, inside = sample_image(image, (4.0, 4.0), np.eye(2), 8)
     # a crop of even size is centred between pixels; centre 3.5 is the identity
-    same, inside = sample_image(image, (3.5, 3.5), np.eye(2), 8)
-    np.testing.assert_allclose(same, image, atol=1e-4)
-    assert inside.all()
+    same = Square((8, 8), (3.5, 3.5), np.eye(2), 8)
+    np.testing.assert_allclose(same.image(image), image, atol=1e-4)
+    assert same.inside.all()
     labels = (image > 30).astype(np.uint16) * 7
-    assert np.array_equal(sample_labels(labels, (3.5, 3.5), np.eye(2), 8), labels)
-    assert np.array_equal(sample_labels(labels, (3.5, 3.5), np.eye(2) / 2, 16)[::2, ::2], labels)
+    assert np.array_equal(same.labels(labels), labels)
+    assert np.array_equal(Square((8, 8), (3.5, 3.5), np.eye(2) / 2, 16).labels(labels)[::2, ::2], labels)
+
+
+def test_a_crop_that_lies_beside_the_plane_holds_nothing():
+    beside = Square((8, 8), (40.0, -40.0), np.eye(2), 8)
+    assert not beside.inside.any()
+    assert not beside.labels(np.ones((8, 8), np.uint16)).any()
+
+
+def test_crops_lie_around_the_objects_that_are_large_enough():
+    labels = np.zeros((40, 60), np.uint16)
+    labels[2:12, 3:23], labels[30:32, 50:52], labels[20, 20] = 3, 7, 9
+    found = _find_objects(labels)
+    assert found.middles.tolist() == [[6.5, 12.5]]
+    assert found.areas.tolist() == [200]
+    assert _find_objects(np.zeros((40, 60), np.uint16)).middles.tolist() == [[20, 30]]
 
 
 def test_crops_are_the_same_for_the_same_seed_and_hold_objects():
@@ -109,6 +123,13 @@ def test_crops_are_the_same_for_the_same_seed_and_hold_objects():
     assert a.masks.shape == a.rough.shape == (3, config.objects, 32, 32)
     assert a.dense.shape == (3, 6, 32, 32)
     assert (a.masks.max((2, 3)) > 127).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_some_objects_are_prompted_by_a_mask(share):
+    config = TrainConfig(ended_share=0, mask_share=share)
+    batch = make_batch(CropSampler([disc_plane()], config), config, 0, 64, 50)
+    assert batch.rough.any((2, 3)).mean() == pytest.approx(share, abs=0.1)
 
 
 def test_neighbouring_planes_become_rough_masks():

@@ -119,16 +119,15 @@ def first_prompts(
     Parameters
     ----------
     masks, rough : (N, h, w) bool tensor
-        The objects, and what propagation would hand over; an object that has ended is empty.
+        The objects, and what propagation would hand over; see `Batch`.
     box_middle : bool
         See `PromptEncoderConfig`.
     """
     count, _, width = masks.shape
     kind = torch.rand(count, generator=generator, device=masks.device)
-    ended = ~masks.flatten(1).any(1)
-    has_mask = (kind < config.mask_share) | ended
+    ended, has_mask = ~masks.flatten(1).any(1), rough.flatten(1).any(1)
     extra = torch.rand(count, generator=generator, device=masks.device)
-    box = torch.where(has_mask, extra < 0.4, kind < config.mask_share + config.box_share)
+    box = torch.where(has_mask, extra < 0.4, kind < config.box_share / max(1 - config.mask_share, 1e-6))
     point = torch.where(has_mask, (extra > 0.3) & (extra < 0.8), ~box)
     deep = torch.rand(count, generator=generator, device=masks.device) < config.deepest_share
     both = torch.where(ended[:, None, None], rough, rough & masks)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
 from napari_sam.core.arrays import Array
@@ -20,6 +21,8 @@ FILL = 118.0
 """Grey outside the image; becomes the model's padding value after normalisation."""
 MIN_AREA = 20
 """Smallest object in a crop worth a prompt, in crop pixels."""
+LEAST_AREA = 9
+"""Smallest object in a plane that a crop is laid around, in its pixels."""
 SCALES = (0.3, 2.5)
 """Smallest and largest scale of a crop, as a share of the scale in which inference shows the plane."""
 
@@ -45,12 +48,13 @@ class Crop:
     inside: Array
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    """Where a crop lies: its centre in the plane, and crop to plane as a 2x2 matrix."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Objects:
+    """Of a plane: (N, 2) middles of their boxes yx, (N,) areas, and (N,) how likely each is in the middle of a crop."""
 
-    centre_yx: tuple[float, float]
-    matrix: Array
+    middles: Array
+    areas: Array
+    shares: Array
 
 
 class CropSampler:
@@ -68,25 +72,25 @@ class CropSampler:
         self.planes, self.config = planes, config
         self._by_place = {(p.set_name, p.volume, p.index): p for p in planes if p.volume >= 0}
         self._shares = _plane_shares(planes, config)
+        self._objects: dict[int, _Objects] = {}
 
     def draw(self, rng: Rng, size: int) -> Crop:
         """One augmented crop with at least one object."""
         for _ in range(20):
-            plane = self.planes[rng.choice(len(self.planes), p=self._shares)]
-            crop = self._cut(plane, rng, size)
+            crop = self._cut(int(rng.choice(len(self.planes), p=self._shares)), rng, size)
             if np.bincount(crop.labels.ravel())[1:].max(initial=0) >= MIN_AREA:
                 return crop
         return crop
 
-    def _cut(self, plane: LabelledPlane, rng: Rng, size: int) -> Crop:
-        frame = self._frame(plane, rng, size)
-        image, inside = sample_image(plane.image, frame.centre_yx, frame.matrix, size)
-        labels = sample_labels(plane.labels, frame.centre_yx, frame.matrix, size)
-        other = self._neighbour(plane, rng)
-        neighbour = None if other is None else sample_labels(other, frame.centre_yx, frame.matrix, size)
-        changed = augment(image, rng, self.config.mild)
-        changed[~inside] = FILL
-        return Crop(np.clip(changed, 0, 255).transpose(2, 0, 1).astype(np.uint8), labels, neighbour, inside)
+    def _cut(self, number: int, rng: Rng, size: int) -> Crop:
+        plane = self.planes[number]
+        square = self._square(number, rng, size)
+        labels, other = square.labels(plane.labels), self._neighbour(plane, rng)
+        neighbour = None if other is None else square.labels(other)
+        changed = augment(square.image(plane.image), rng, self.config.mild)
+        changed[~square.inside] = FILL
+        image = np.clip(changed, 0, 255).transpose(2, 0, 1).astype(np.uint8)
+        return Crop(image, labels, neighbour, square.inside)
 
     def _neighbour(self, plane: LabelledPlane, rng: Rng) -> Array | None:
         """Labels of a plane nearby, the next ones twice as often as those after."""
@@ -94,17 +98,26 @@ class CropSampler:
         there = [self._by_place[place] for place in places if place in self._by_place]
         return there[rng.integers(len(there))].labels if there else None
 
-    def _frame(self, plane: LabelledPlane, rng: Rng, size: int) -> _Frame:
-        centre, diameter = _random_object(plane.labels, rng)
-        scale = self._scale(max(plane.labels.shape), diameter, rng)
+    def _square(self, number: int, rng: Rng, size: int) -> Square:
+        height, width = self.planes[number].labels.shape
+        centre, diameter = self._random_object(number, rng)
+        scale = self._scale(max(height, width), diameter, rng)
         jitter = rng.uniform(-0.4, 0.4, 2) * size / scale
         half = size / scale / 2
         keep_in = rng.random() < 0.8
         place = [
             _inside(c + j, half, length) if keep_in else c + j
-            for c, j, length in zip(centre, jitter, plane.labels.shape, strict=True)
+            for c, j, length in zip(centre, jitter, (height, width), strict=True)
         ]
-        return _Frame((place[0], place[1]), _random_matrix(rng, scale))
+        return Square((height, width), (place[0], place[1]), _random_matrix(rng, scale), size)
+
+    def _random_object(self, number: int, rng: Rng) -> tuple[Array, float]:
+        """Middle and diameter of an object of a plane."""
+        if number not in self._objects:
+            self._objects[number] = _find_objects(self.planes[number].labels)
+        found = self._objects[number]
+        chosen = rng.choice(len(found.areas), p=found.shares)
+        return found.middles[chosen], float(found.areas[chosen]) ** 0.5
 
     def _scale(self, longest: int, diameter: float, rng: Rng) -> float:
         """Model pixels for each pixel of the plane."""
@@ -136,17 +149,18 @@ def _object_count(planes: list[LabelledPlane], set_name: str) -> int:
     return sum(len(np.unique(plane.labels)) - 1 for plane in planes if plane.set_name == set_name)
 
 
-def _random_object(labels: Array, rng: Rng) -> tuple[tuple[float, float], float]:
-    """Middle and diameter of an object picked by a random pixel (tempered, or large ones would win)."""
-    areas = np.bincount(labels.ravel())
-    areas[0] = 0
-    shares = np.where(areas >= 9, areas.astype(float), 0) ** 0.25 * (areas >= 9)
-    if shares.sum() == 0:
-        return (labels.shape[0] / 2, labels.shape[1] / 2), float(min(labels.shape)) / 4
-    number = rng.choice(len(areas), p=shares / shares.sum())
-    rows = np.flatnonzero((labels == number).any(1))
-    cols = np.flatnonzero((labels == number).any(0))
-    return ((rows[0] + rows[-1]) / 2, (cols[0] + cols[-1]) / 2), float(areas[number]) ** 0.5
+def _find_objects(labels: Array) -> _Objects:
+    """Larger ones are likelier (tempered, or they alone would be seen); the middle of the plane where there are none."""
+    areas = np.bincount(labels.ravel(), minlength=2)
+    numbers = np.flatnonzero(areas >= LEAST_AREA)
+    numbers = numbers[numbers > 0]
+    if len(numbers) == 0:
+        shape = np.array(labels.shape)
+        return _Objects(shape[None] / 2, np.array([(shape.min() / 4) ** 2]), np.ones(1))
+    boxes = ndimage.find_objects(labels)
+    middles = [[(side.start + side.stop - 1) / 2 for side in boxes[number - 1]] for number in numbers]
+    shares = areas[numbers] ** 0.25
+    return _Objects(np.array(middles), areas[numbers], shares / shares.sum())
 
 
 def _inside(centre: float, half: float, length: int) -> float:
@@ -163,45 +177,58 @@ def _random_matrix(rng: Rng, scale: float) -> Array:
     return np.asarray(turn @ flip @ np.diag([stretch, 1 / stretch]) / scale)
 
 
-def _grid(shape: tuple[int, int], centre: tuple[float, float], matrix: Array, size: int) -> torch.Tensor:
-    """(1, S, S, 2) grid of torch for crop pixels, in the plane's normalised xy."""
-    offset = np.arange(size) - (size - 1) / 2
-    y = centre[0] + matrix[0, 0] * offset[:, None] + matrix[0, 1] * offset[None]
-    x = centre[1] + matrix[1, 0] * offset[:, None] + matrix[1, 1] * offset[None]
-    xy = np.stack([(2 * x + 1) / shape[1] - 1, (2 * y + 1) / shape[0] - 1], -1)
-    return torch.from_numpy(xy.astype(np.float32))[None]
+class Square:
+    """A square of model pixels in a plane.
 
+    Parameters
+    ----------
+    shape : (int, int)
+        Of the plane.
+    centre : (float, float)
+        Of the square in the plane, yx.
+    matrix : (2, 2) array
+        Offsets in the square to offsets in the plane, yx.
+    size : int
+        Side in model pixels.
 
-def _cut_out(
-    array: Array, centre: tuple[float, float], matrix: Array, size: int
-) -> tuple[Array, tuple[float, float]]:
-    """The part of a plane that a crop can touch (large planes need not be converted whole)."""
-    reach = np.abs(matrix).sum(1) * size / 2 + 2
-    low = [max(0, int(c - r)) for c, r in zip(centre, reach, strict=True)]
-    high = [max(a + 1, int(c + r) + 1) for a, c, r in zip(low, centre, reach, strict=True)]
-    part = array[low[0] : high[0], low[1] : high[1]]
-    if part.size == 0:
-        return array, centre
-    return part, (centre[0] - low[0], centre[1] - low[1])
+    Attributes
+    ----------
+    inside : (S, S) bool array
+        Where the plane is.
+    """
 
+    def __init__(self, shape: tuple[int, int], centre: tuple[float, float], matrix: Array, size: int) -> None:
+        reach = np.abs(matrix).sum(1) * size / 2 + 2
+        low = [int(np.clip(c - r, 0, n - 1)) for c, r, n in zip(centre, reach, shape, strict=True)]
+        high = [
+            int(np.clip(c + r + 1, a + 1, n)) for c, r, a, n in zip(centre, reach, low, shape, strict=True)
+        ]
+        self._part = (
+            slice(low[0], high[0]),
+            slice(low[1], high[1]),
+        )  # large planes need not be converted whole
+        offset = np.arange(size, dtype=np.float32) - (size - 1) / 2
+        grid = np.empty((1, size, size, 2), np.float32)  # xy, as torch has it
+        for axis, (by_row, by_column) in enumerate(matrix.astype(np.float32)):
+            place = by_row * offset[:, None] + by_column * offset + float(centre[axis] - low[axis])
+            grid[0, ..., 1 - axis] = (2 * place + 1) / (high[axis] - low[axis]) - 1
+        self._grid = torch.from_numpy(grid)
+        x, y = np.moveaxis(np.abs(grid[0]) <= 1, -1, 0)
+        self.inside: Array = x & y
+        self._shrinks = bool(np.sqrt(abs(np.linalg.det(matrix))) > 1.4)
 
-def sample_image(image: Array, centre: tuple[float, float], matrix: Array, size: int) -> tuple[Array, Array]:
-    """Bilinear crop as float32, (S, S) or (S, S, 3), and where it lies inside the plane, (S, S) bool."""
-    part, centre = _cut_out(image, centre, matrix, size)
-    grid = _grid((part.shape[0], part.shape[1]), centre, matrix, size)
-    planes = torch.from_numpy(part.astype(np.float32))
-    planes = planes.permute(2, 0, 1) if planes.ndim == 3 else planes[None]
-    if np.sqrt(abs(np.linalg.det(matrix))) > 1.4:
-        planes = F.avg_pool2d(planes, 2, 1, 1, count_include_pad=False)[:, : part.shape[0], : part.shape[1]]
-    out = F.grid_sample(planes[None], grid, padding_mode="border", align_corners=False)[0].numpy()
-    inside = (grid[0].abs() <= 1).all(-1).numpy()
-    return (out[0] if image.ndim == 2 else out.transpose(1, 2, 0)), inside
+    def image(self, image: Array) -> Array:
+        """Bilinear, float32, (S, S) or (S, S, 3)."""
+        planes = torch.from_numpy(image[self._part].astype(np.float32))
+        planes = planes.permute(2, 0, 1) if planes.ndim == 3 else planes[None]
+        if self._shrinks:
+            height, width = planes.shape[1:]
+            planes = F.avg_pool2d(planes, 2, 1, 1, count_include_pad=False)[:, :height, :width]
+        out = F.grid_sample(planes[None], self._grid, padding_mode="border", align_corners=False)[0].numpy()
+        return np.asarray(out[0] if image.ndim == 2 else out.transpose(1, 2, 0))
 
-
-def sample_labels(labels: Array, centre: tuple[float, float], matrix: Array, size: int) -> Array:
-    """Nearest crop as int32, 0 outside."""
-    part, centre = _cut_out(labels, centre, matrix, size)
-    grid = _grid((part.shape[0], part.shape[1]), centre, matrix, size)
-    source = torch.from_numpy(part.astype(np.float32))[None, None]
-    out = F.grid_sample(source, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return np.asarray(out[0, 0].numpy().astype(np.int32))
+    def labels(self, labels: Array) -> Array:
+        """Nearest, int32, 0 outside."""
+        source = torch.from_numpy(labels[self._part].astype(np.float32))[None, None]
+        out = F.grid_sample(source, self._grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        return np.asarray(out[0, 0].numpy().astype(np.int32))

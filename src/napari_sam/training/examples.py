@@ -13,6 +13,10 @@ from napari_sam.training.crops import MIN_AREA, Crop, CropSampler
 
 Rng = np.random.Generator
 DENSE_CHANNELS = 5
+NEIGHBOUR_SHARE = 0.7
+"""Share of rough masks that are the neighbouring plane's, where there is one."""
+QUARTERS = np.array([0, 63, 127, 191, 255], np.uint8)
+"""0 to 4 of four pixels, as a share of 255."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,8 +29,8 @@ class Batch:
     masks : (B, K, S / 2, S / 2) uint8 array
         Share of the four pixels that belong to the object, 0..255.
     rough : (B, K, S / 2, S / 2) bool array
-        What propagation would hand over: the neighbouring plane's mask, or a distorted one. Where an object
-        has ended, its mask is empty and this is not.
+        What propagation would hand over: the neighbouring plane's mask, or a distorted one; empty for objects that are
+        prompted by no mask. Where an object has ended, its mask is empty and this is not.
     dense : (B, 6, S / 2, S / 2) float16 array
         Foreground, border, depth in the object 0..1, offset to its middle (y, x) in diameters, diameter in
         pixels of this array.
@@ -43,20 +47,18 @@ class Batch:
 def make_batch(sampler: CropSampler, config: TrainConfig, step: int, size: int, images: int) -> Batch:
     """The batch of a step: the same for the same seed, step and size."""
     rng = np.random.default_rng([config.seed, step])
-    parts = [example(sampler.draw(rng, size), config.objects, rng, config.ended_share) for _ in range(images)]
+    parts = [example(sampler.draw(rng, size), config, rng) for _ in range(images)]
     return Batch(*(np.stack(values) for values in zip(*parts, strict=True)))
 
 
-def example(
-    crop: Crop, count: int, rng: Rng, ended_share: float = 0.0
-) -> tuple[Array, Array, Array, Array, Array]:
+def example(crop: Crop, config: TrainConfig, rng: Rng) -> tuple[Array, Array, Array, Array, Array]:
     """The five arrays of a batch for one crop."""
-    numbers = choose_objects(crop.labels, count, rng)
+    numbers = choose_objects(crop.labels, config.objects, rng)
     full = crop.labels[None] == numbers[:, None, None]
-    masks = halve(full)
-    rough = np.stack([_rough_mask(m, n, crop, rng) for m, n in zip(full, numbers, strict=True)])
-    for i in np.flatnonzero(rng.random(count) < ended_share):
-        ended = _ended_mask(rough[i], crop, rng)
+    masks, halves = halve(full), full[:, ::2, ::2]
+    rough = rough_masks(halves, numbers, crop.neighbour, config.mask_share, rng)
+    for i in np.flatnonzero(rng.random(len(numbers)) < config.ended_share):
+        ended = _ended_mask(halves[i], crop, rng)
         if ended is not None:
             masks[i], rough[i] = 0, ended
     return crop.image, masks, rough, dense_targets(crop.labels[::2, ::2]), crop.inside[::2, ::2]
@@ -74,18 +76,36 @@ def choose_objects(labels: Array, count: int, rng: Rng) -> Array:
 
 def halve(masks: Array) -> Array:
     """(..., S, S) bool to (..., S / 2, S / 2) uint8, the share of the four pixels."""
-    *rest, height, width = masks.shape
-    return np.asarray(masks.reshape(*rest, height // 2, 2, width // 2, 2).mean((-3, -1)) * 255).astype(
-        np.uint8
-    )
+    ones = masks.view(np.uint8)
+    rows = ones[..., ::2, :] + ones[..., 1::2, :]
+    return QUARTERS[rows[..., ::2] + rows[..., 1::2]]
 
 
-def _rough_mask(mask: Array, number: int, crop: Crop, rng: Rng) -> Array:
-    if crop.neighbour is not None and rng.random() < 0.7:
-        other = crop.neighbour == number
+def rough_masks(masks: Array, numbers: Array, neighbour: Array | None, share: float, rng: Rng) -> Array:
+    """What propagation would hand over for some of the objects; see `Batch.rough`.
+
+    Parameters
+    ----------
+    masks : (K, S / 2, S / 2) bool array
+    numbers : (K,) int array
+        Their labels.
+    neighbour : (S, S) int array, optional
+        Labels of a neighbouring plane.
+    share : float
+        Of the objects that are prompted by a mask.
+    """
+    rough = np.zeros_like(masks)
+    for i in np.flatnonzero(rng.random(len(masks)) < share):
+        rough[i] = _rough_mask(masks[i], numbers[i], neighbour, rng)
+    return rough
+
+
+def _rough_mask(mask: Array, number: int, neighbour: Array | None, rng: Rng) -> Array:
+    if neighbour is not None and rng.random() < NEIGHBOUR_SHARE:
+        other = neighbour[::2, ::2] == number
         if other.any():
-            return np.asarray(other[::2, ::2])
-    return distort(mask[::2, ::2], rng)
+            return np.asarray(other)
+    return distort(mask, rng)
 
 
 def _ended_mask(mask: Array, crop: Crop, rng: Rng) -> Array | None:
@@ -130,8 +150,9 @@ def dense_targets(labels: Array) -> Array:
     flat = labels.ravel()
     areas = np.maximum(np.bincount(flat), 1)
     yx = np.indices(labels.shape, np.float32)
-    deepest = ndimage.maximum(depth, labels, np.arange(len(areas)))
-    depth = depth / np.maximum(np.asarray(deepest), 1)[labels]
+    deepest = np.ones(len(areas), np.float32)
+    np.maximum.at(deepest, flat, depth.ravel())
+    depth = depth / deepest[labels]
     middles = [np.bincount(flat, part.ravel()) / areas for part in yx]
     diameters = np.sqrt(areas)[labels]
     offsets = [(m[labels] - part) / diameters * foreground for m, part in zip(middles, yx, strict=True)]

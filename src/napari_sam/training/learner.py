@@ -207,7 +207,7 @@ class EncodedViews:
 
     def __init__(self, sampler: CropSampler, learner: Learner, recipe: InputRecipe, max_bytes: int) -> None:
         self.sampler, self.sam, self.recipe, self.max_bytes = sampler, learner.sam, recipe, max_bytes
-        self.seed, self.views = learner.config.seed, list[View]()
+        self.seed, self.mask_share, self.views = learner.config.seed, learner.config.mask_share, list[View]()
         self.nbytes = 0
 
     def __len__(self) -> int:
@@ -261,7 +261,7 @@ class EncodedViews:
         useful = [part for part in parts if has_objects(part.labels)] or parts[:1]
         chosen = [useful[i % len(useful)] for i in range(size[0])]
         embedding = torch.stack([part.source for part in chosen]).float()
-        return embedding, make_batch(chosen, size[1], rng), window
+        return embedding, make_batch(chosen, size[1], self.mask_share, rng), window
 
     def embed(self, sam: Sam, inputs: Tensor, window: Window) -> Tensor:
         """They are encoded already, the same for every decoder."""
@@ -288,7 +288,7 @@ class FreshCrops:
 
     def __init__(self, sampler: CropSampler, learner: Learner, recipe: InputRecipe, cells: int) -> None:
         self.sampler, self.sam, self.recipe = sampler, learner.sam, recipe
-        self.seed = learner.config.seed
+        self.seed, self.mask_share = learner.config.seed, learner.config.mask_share
         self.cells = cells - cells % 4 if cells >= 4 else cells  # a pyramid takes multiples of 32 pixels
 
     def take(self, step: int, size: Size) -> tuple[Tensor, Batch, Window]:
@@ -298,7 +298,8 @@ class FreshCrops:
         views = [draw_view(self.sampler, rng, self.cells, config, self.recipe) for _ in range(size[0])]
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 31)))
         window = random_window(self.sam, self.cells, generator)
-        return torch.stack([view.source for view in views]), make_batch(views, size[1], rng), window
+        batch = make_batch(views, size[1], self.mask_share, rng)
+        return torch.stack([view.source for view in views]), batch, window
 
     def embed(self, sam: Sam, inputs: Tensor, window: Window) -> Tensor:
         """Encoded anew."""

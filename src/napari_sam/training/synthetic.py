@@ -160,11 +160,11 @@ def neurites(size: int, rng: Rng, filling: Filling | None = None) -> Stack:
         Draws what is inside of a profile of some side, (Z, side, side) of mean 0; smooth noise and speckles without it.
     """
     regions = Tessellation(size, rng, (14, 70), rng.uniform(0.05, 0.55), rng.uniform(0, 1.0))
-    owner = regions.joined(rng)[regions.index]
+    owner = _with_tubes(regions.joined(rng)[regions.index], rng)
     depth = _depth(owner)
     half = rng.uniform(0.8, max(2.0, min(0.12 * regions.spacing, 5.0)))
     slant = rng.uniform(0, 1.5) * np.maximum(smooth_noise(size, int(2 * size / regions.spacing), rng), 0)
-    shade = _level(rng, regions.count, rng.uniform(0, 0.16))[owner]
+    shade = _level(rng, owner.max() + 1, rng.uniform(0, 0.16))[owner]
     image, objects = 0.7 + shade, np.stack(list(connected_parts(owner + 1)))
     if filling is None:
         image = image + rng.uniform(0.02, 0.1) * texture(size, rng)
@@ -174,6 +174,17 @@ def neurites(size: int, rng: Rng, filling: Filling | None = None) -> Stack:
     image = _with_mitochondria(image, objects, depth - half, rng)
     membrane = np.exp(-((depth / (half * (1 + slant))) ** 2)) / (1 + slant)
     return image - membrane * rng.uniform(0.12, 0.6), objects
+
+
+def _with_tubes(owner: Array, rng: Rng) -> Array:
+    """In half of the tissues thin processes too, round where they are cut across, inside of others and between them."""
+    if rng.random() < 0.5:
+        return owner
+    tubes = Tessellation(owner.shape[1], rng, (14, 60), rng.uniform(0, 0.25))
+    there = rng.random(tubes.count) < rng.uniform(0.2, 0.9)
+    radius = tubes.spacing * rng.uniform(0.15, 0.5) * np.exp(_level(rng, tubes.count, 0.25)) * there
+    inside = (tubes.distance < radius[tubes.index]) & (tubes.gap > 1)
+    return np.where(inside, owner.max() + 1 + tubes.index, owner)
 
 
 def _filled(image: Array, objects: Array, filling: Filling, rng: Rng) -> Array:

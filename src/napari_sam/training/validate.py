@@ -17,7 +17,7 @@ from napari_sam.model.sam import Sam
 from napari_sam.training.augment import normalise, three_channels
 from napari_sam.training.clicks import Prompts, correct, pick, tight_boxes, to_points
 from napari_sam.training.config import TrainConfig
-from napari_sam.training.crops import FILL, MIN_AREA, sample_image, sample_labels
+from napari_sam.training.crops import FILL, MIN_AREA, Square
 from napari_sam.training.examples import choose_objects, halve
 from napari_sam.training.losses import measured_iou
 from napari_sam.training.packed import LabelledPlane
@@ -54,16 +54,11 @@ def _fixed_crop(
         float(np.clip(c, half, n - half)) if n > 2 * half else n / 2
         for c, n in zip((rows[at], cols[at]), plane.labels.shape, strict=True)
     )
-    matrix = np.eye(2) / scale
-    image, inside = sample_image(plane.image.astype(np.float32), (y, x), matrix, SIZE)
-    image = normalise(image, 0.1, 99.9) * 255
-    image = three_channels(image)
-    image[~inside] = FILL
-    return (
-        plane.set_name,
-        image.transpose(2, 0, 1).astype(np.uint8),
-        sample_labels(plane.labels, (y, x), matrix, SIZE),
-    )
+    height, width = plane.labels.shape
+    square = Square((height, width), (y, x), np.eye(2) / scale, SIZE)
+    image = three_channels(normalise(square.image(plane.image), 0.1, 99.9) * 255)
+    image[~square.inside] = FILL
+    return plane.set_name, image.transpose(2, 0, 1).astype(np.uint8), square.labels(plane.labels)
 
 
 @torch.no_grad()

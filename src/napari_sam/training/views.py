@@ -25,7 +25,7 @@ from napari_sam.model.sam import Sam
 from napari_sam.training.augment import normalise, three_channels
 from napari_sam.training.clicks import STRIDE
 from napari_sam.training.crops import MIN_AREA, Crop, CropSampler
-from napari_sam.training.examples import Batch, choose_objects, distort, halve
+from napari_sam.training.examples import Batch, choose_objects, halve, rough_masks
 from napari_sam.training.packed import LabelledPlane
 from napari_sam.training.steps import Window
 
@@ -34,8 +34,6 @@ CELL = 4 * STRIDE
 """Units of training along one side of a cell of the embedding."""
 WINDOW_CELLS = 32
 """Side of the part of a pyramid's embedding that a step looks at; other encoders need all of their grid."""
-NEIGHBOUR_SHARE = 0.7
-"""Share of rough masks that are the neighbouring plane's, where there is one."""
 VALIDATION_VIEWS, VALIDATION_OBJECTS = 8, 40
 """Most views, and most objects of all of them together."""
 
@@ -136,28 +134,18 @@ def cut(view: View, window: Window) -> View:
     )
 
 
-def make_batch(views: Sequence[View], count: int, rng: Rng) -> Batch:
+def make_batch(views: Sequence[View], count: int, mask_share: float, rng: Rng) -> Batch:
     """Masks of `count` objects of each view; images and dense targets stay empty."""
-    parts = [_objects(view, count, rng) for view in views]
+    parts = [_objects(view, count, mask_share, rng) for view in views]
     masks, rough = (np.stack(values) for values in zip(*parts, strict=True))
     nothing = np.zeros(0, np.uint8)
     return Batch(nothing, masks, rough, nothing, np.stack([view.inside[::2, ::2] for view in views]))
 
 
-def _objects(view: View, count: int, rng: Rng) -> tuple[Array, Array]:
+def _objects(view: View, count: int, mask_share: float, rng: Rng) -> tuple[Array, Array]:
     numbers = choose_objects(view.labels, count, rng)
     full = view.labels[None] == numbers[:, None, None]
-    rough = [_rough(mask, number, view, rng) for mask, number in zip(full, numbers, strict=True)]
-    return halve(full), np.stack(rough)
-
-
-def _rough(mask: Array, number: int, view: View, rng: Rng) -> Array:
-    """What propagation would hand over."""
-    if view.neighbour is not None and rng.random() < NEIGHBOUR_SHARE:
-        other = (view.neighbour == number)[::2, ::2]
-        if other.any():
-            return np.asarray(other)
-    return distort(mask[::2, ::2], rng)
+    return halve(full), rough_masks(full[:, ::2, ::2], numbers, view.neighbour, mask_share, rng)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
