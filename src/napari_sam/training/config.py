@@ -12,8 +12,8 @@ from typing import Any
 from napari_sam.errors import TrainingError
 
 RECIPES = Path(__file__).parent / "recipes"
-STAGES = ("default", "grown", "deeper", "organelles", "tissue", "mixed")
-"""The recipes of the model in the package, one after the other: a small network, deeper ones grown from it, two lessons, all together."""
+STAGES = ("default", "grown", "deeper", "organelles", "tissue", "mixed", "thin")
+"""The recipes of the model in the package, one after the other: a small network, deeper ones grown from it, two lessons, all together, all once more."""
 
 
 def _default_weights() -> dict[str, float]:
