@@ -10,7 +10,7 @@ from napari_sam.training.config import TrainConfig, load_recipe
 from napari_sam.training.crops import CropSampler, Square, _find_objects
 from napari_sam.training.examples import choose_objects, dense_targets, distort, halve, make_batch
 from napari_sam.training.packed import LabelledPlane, read_folder, read_packed, to_uint8, write_packed
-from napari_sam.training.synthetic import GENERATORS, PLANES, generate, generate_planes
+from napari_sam.training.synthetic import GENERATORS, PLANES, _with_tubes, generate, generate_planes
 
 
 def disc_plane(size=96, radius=12, number=1, set_name="discs", **kwargs):
@@ -229,3 +229,14 @@ def test_recipe_reads_back_and_refuses_what_it_does_not_know(tmp_path):
         load_recipe(str(tmp_path / "none.json"))
     with pytest.raises(TrainingError, match="multiples of 32"):
         TrainConfig(stages=((0.0, 100, 2),))
+
+
+def test_thin_processes_lie_inside_of_others_in_some_tissues():
+    thick = np.zeros((PLANES, 128, 128), np.int64)
+    tissues = [_with_tubes(thick, np.random.default_rng(seed)) for seed in range(20)]
+    assert any(not tissue.any() for tissue in tissues)
+    thin = np.concatenate([np.bincount(tissue[0].ravel())[1:] for tissue in tissues])
+    thin = thin[thin > 0]
+    assert len(thin) > 20
+    assert thin.max() < np.pi * 60**2
+    assert np.median(thin) < 1000

@@ -13,7 +13,7 @@ from napari_sam.errors import TrainingError
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGES = ("default", "grown", "deeper", "organelles", "tissue", "mixed", "thin")
-"""The recipes of the model in the package, one after the other: a small network, deeper ones grown from it, two lessons, all together, all once more."""
+"""The recipes of the model in the package, one after the other: a small network, deeper ones grown from it, two lessons, all together twice."""
 
 
 def _default_weights() -> dict[str, float]:

@@ -199,19 +199,15 @@ class Square:
 
     def __init__(self, shape: tuple[int, int], centre: tuple[float, float], matrix: Array, size: int) -> None:
         reach = np.abs(matrix).sum(1) * size / 2 + 2
-        low = [int(np.clip(c - r, 0, n - 1)) for c, r, n in zip(centre, reach, shape, strict=True)]
-        high = [
-            int(np.clip(c + r + 1, a + 1, n)) for c, r, a, n in zip(centre, reach, low, shape, strict=True)
-        ]
-        self._part = (
-            slice(low[0], high[0]),
-            slice(low[1], high[1]),
-        )  # large planes need not be converted whole
+        low = np.clip(np.array(centre) - reach, 0, np.array(shape) - 1).astype(int)
+        high = np.clip(np.array(centre) + reach + 1, low + 1, shape).astype(int)
+        # what the square can touch: large planes need not be converted whole
+        self._part = slice(low[0], high[0]), slice(low[1], high[1])
         offset = np.arange(size, dtype=np.float32) - (size - 1) / 2
         grid = np.empty((1, size, size, 2), np.float32)  # xy, as torch has it
         for axis, (by_row, by_column) in enumerate(matrix.astype(np.float32)):
             place = by_row * offset[:, None] + by_column * offset + float(centre[axis] - low[axis])
-            grid[0, ..., 1 - axis] = (2 * place + 1) / (high[axis] - low[axis]) - 1
+            grid[0, ..., 1 - axis] = (2 * place + 1) / int(high[axis] - low[axis]) - 1
         self._grid = torch.from_numpy(grid)
         x, y = np.moveaxis(np.abs(grid[0]) <= 1, -1, 0)
         self.inside: Array = x & y
