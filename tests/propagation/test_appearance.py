@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from napari_sam.core.planes import Region
 from napari_sam.core.prompts import PromptSet
-from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, StopReason, TileEmbedding
+from napari_sam.core.results import (
+    DoubtReason,
+    ImageEmbedding,
+    MaskCandidate,
+    MaskPrediction,
+    StopReason,
+    TileEmbedding,
+)
 from napari_sam.errors import PromptError
 from napari_sam.propagation import Carry, PropagationSettings, propagate_objects
 from napari_sam.propagation.appearance import Change, Look, Reference, look_of
@@ -144,6 +151,15 @@ def test_an_object_ends_where_it_is_seen_no_more(fading):
     assert sorted(step.plane_index for step in steps if step.region.area) == [4, 5, 6, 7, 8, 9]
     reasons = {step.plane_index: step.stop_reason for step in steps if step.stop_reason}
     assert reasons == {3: StopReason.UNLIKE, 10: StopReason.UNLIKE}
+
+
+def test_where_it_looks_less_like_itself_it_is_doubted(fading):
+    fading[7, 14:27, 14:27] = 160
+    parts = {step.plane_index: dict(step.doubt.parts) for step in carried(fading) if step.region.area}
+    assert parts[7][DoubtReason.PRESENCE] > 2 * parts[5][DoubtReason.PRESENCE]
+    assert all(DoubtReason.SEED in parts[index] for index in (4, 5, 7, 8, 9))  # it gives 0.9 everywhere
+    asked = carried(fading, min_presence=None)
+    assert not any(DoubtReason.PRESENCE in dict(step.doubt.parts) for step in asked)
 
 
 def test_without_the_rule_a_copied_mask_goes_on_to_the_end(fading):

@@ -14,8 +14,8 @@ def disc(radius, centre=(60, 60)):
     return Region.from_mask((rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2)
 
 
-def doubt(previous, region, quality=0.95, stability=0.95, spacing=None, n_planes=1):
-    return step_doubt(previous, region, quality, stability, spacing or Spacing(), n_planes)
+def doubt(previous, region, quality=0.95, stability=0.95, spacing=None, n_planes=1, **on_object):
+    return step_doubt(previous, region, quality, stability, spacing or Spacing(), n_planes, **on_object)
 
 
 def test_a_steady_object_is_not_doubted():
@@ -41,6 +41,10 @@ def test_jumps_are_named(region, reason):
 def test_the_models_own_doubt_is_named():
     assert doubt(disc(20), disc(20), quality=0.55).reasons == (DoubtReason.PREDICTED_IOU,)
     assert doubt(disc(20), disc(20), stability=0.1).reasons == (DoubtReason.STABILITY,)
+    assert doubt(disc(20), disc(20), presence=0.6).reasons == (DoubtReason.PRESENCE,)
+    assert doubt(disc(20), disc(20), presence=0.6).value == pytest.approx(0.4)
+    assert doubt(disc(20), disc(20), seed_iou=0.7).reasons == (DoubtReason.SEED,)
+    assert doubt(disc(20), disc(20), seed_iou=0.95).value == 0
 
 
 def test_thick_planes_may_change_more():

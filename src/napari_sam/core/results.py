@@ -224,6 +224,8 @@ class DoubtReason(StrEnum):
 
     OVERLAP = "it shares little with the plane beside it"
     PREDICTED_IOU = "the model's own estimate is low"
+    PRESENCE = "the object may have ended"
+    SEED = "the model is not sure of the object where you drew it"
     STABILITY = "the outline depends on where the answer is cut"
     AREA = "its area jumps"
     CENTROID = "it jumps to the side"

@@ -19,6 +19,9 @@ from napari_sam.core.results import Doubt, DoubtReason, PropagationStep
 GOOD_ESTIMATE, BAD_ESTIMATE = 0.65, 0.3
 """Predicted IoU without doubt, and with full doubt; measured, see ``docs/propagation.md``."""
 
+GOOD_SEED, BAD_SEED = 0.95, 0.5
+"""Likewise of the estimate for the mask of a seed plane carried onto that plane itself."""
+
 GOOD_STABILITY, BAD_STABILITY = 0.2, 0.0
 GOOD_AGREEMENT, BAD_AGREEMENT = 0.85, 0.3
 FILLED_SNAPPED, FILLED_SHAPE = 0.4, 0.7
@@ -63,6 +66,8 @@ def step_doubt(
     stability: float,
     spacing: Spacing,
     n_planes: int = 1,
+    presence: float = 1.0,
+    seed_iou: float = 1.0,
 ) -> Doubt:
     """Doubt in a mask that was carried from another plane.
 
@@ -76,6 +81,9 @@ def step_doubt(
         Of the planes.
     n_planes : int
         How many planes apart they are.
+    presence, seed_iou : float
+        How likely the object is there, and how sure the model is of it on its seed planes, see
+        `appearance.Reference`; 1 where that is not asked for.
     """
     reach = spacing.plane * n_planes
     return Doubt.of(
@@ -85,6 +93,8 @@ def step_doubt(
             DoubtReason.CENTROID: _centroid(previous, region, spacing, reach),
             DoubtReason.PREDICTED_IOU: _between(predicted_iou, GOOD_ESTIMATE, BAD_ESTIMATE),
             DoubtReason.STABILITY: _between(stability, GOOD_STABILITY, BAD_STABILITY),
+            DoubtReason.PRESENCE: _between(presence, 1.0, 0.0),
+            DoubtReason.SEED: _between(seed_iou, GOOD_SEED, BAD_SEED),
         }
     )
 

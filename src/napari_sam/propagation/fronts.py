@@ -87,7 +87,8 @@ class Front:
     ) -> PropagationStep:
         """Make a step of an answer: whether the object goes on here, and how doubtful that is."""
         reason = settings.stop_rule(self.region, answer.region, answer.predicted_iou)
-        if reason is None and self._is_gone(answer, look, change, settings):
+        likeness, presence = self._on_object(answer, look, change, settings)
+        if reason is None and self._is_gone(likeness, presence, settings):
             reason = StopReason.UNLIKE
         if reason is None and self.weak and change.overlap < settings.bridge_iou:
             reason = StopReason.IOU_DROP
@@ -113,26 +114,28 @@ class Front:
             answer.stability_score,
             spacing,
             abs(plane.index - self.good),
+            presence,
+            1.0 if self.reference is None else self.reference.predicted_iou,
         )
         return replace(step, doubt=doubt)
 
-    def _is_gone(
-        self,
-        answer: MaskCandidate,
-        look: Look | None,
-        change: Change,
-        settings: PropagationSettings,
-    ) -> bool:
-        """Whether the mask is not on its object any more; behind a weak plane it has to be there beyond doubt."""
+    def _on_object(
+        self, answer: MaskCandidate, look: Look | None, change: Change, settings: PropagationSettings
+    ) -> tuple[float, float]:
+        """Likeness and presence of a mask; 1 where nothing is known of the object, or presence is not asked for."""
         if self.reference is None:
-            return False
+            return 1.0, 1.0
         likeness = 1.0 if look is None else look.likeness(self.reference.look)
+        if settings.min_presence is None:
+            return likeness, 1.0
+        return likeness, self.reference.presence(answer.predicted_iou, likeness, change)
+
+    def _is_gone(self, likeness: float, presence: float, settings: PropagationSettings) -> bool:
+        """Whether the mask is not on its object any more; behind a weak plane it has to be there beyond doubt."""
         if settings.min_likeness is not None and likeness < settings.min_likeness:
             return True
-        if settings.min_presence is None:
-            return False
-        least = max(settings.min_presence, BEYOND_DOUBT) if self.weak else settings.min_presence
-        return self.reference.presence(answer.predicted_iou, likeness, change) < least
+        least = settings.min_presence
+        return least is not None and presence < (max(least, BEYOND_DOUBT) if self.weak else least)
 
 
 def closest(prediction: MaskPrediction, previous: Region) -> MaskCandidate:
