@@ -113,9 +113,9 @@ class Front:
             answer.predicted_iou,
             answer.stability_score,
             spacing,
-            abs(plane.index - self.good),
-            presence,
-            1.0 if self.reference is None else self.reference.predicted_iou,
+            n_planes=abs(plane.index - self.good),
+            presence=presence,
+            seed_iou=1.0 if self.reference is None else self.reference.predicted_iou,
         )
         return replace(step, doubt=doubt)
 
