@@ -36,6 +36,8 @@ from napari_sam.training.packed import find_pairs
 DISTANCES = (1, 2, 3, 5, 8, 12, 20)
 GENERATED = 6
 """So many of the generated volumes."""
+BRIGHTNESS = 1 + 0.12 * np.random.default_rng(0).standard_normal(1000)
+"""Of each plane, where planes are unequal."""
 SETTINGS = PropagationSettings()
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "propagation.md"
 Step = Callable[[CachedEncoder, int, int, Outline, float], Outline]
@@ -47,7 +49,15 @@ def stays(encoder: CachedEncoder, here: int, there: int, outline: Outline, estim
 
 
 def flow(encoder: CachedEncoder, here: int, there: int, outline: Outline, estimate: float) -> Outline:
-    image, other = (encoder.pixels(PlaneRef(0, index)) for index in (here, there))
+    return between(*(encoder.pixels(PlaneRef(0, index)) for index in (here, there)), outline)
+
+
+def uneven(encoder: CachedEncoder, here: int, there: int, outline: Outline, estimate: float) -> Outline:
+    planes = (encoder.pixels(PlaneRef(0, index)) * np.float32(BRIGHTNESS[index]) for index in (here, there))
+    return between(*planes, outline)
+
+
+def between(image: np.ndarray, other: np.ndarray, outline: Outline) -> Outline:
     return moved(outline, View.of(image, outline.region), other).outline or outline
 
 
@@ -70,6 +80,7 @@ def weighed(weight: Callable[[float], float]) -> Step:
 STEPS = {
     "the mask stays": stays,
     "the flow alone": flow,
+    "the flow alone, planes brighter or darker by 12 %": uneven,
     "the flow alone, in whole pixels": whole_pixels,
     "the model alone": model,
     "both, the model's outline": weighed(lambda estimate: 0.0),

@@ -46,7 +46,7 @@ VARIANTS = {
     "max_area_change": [None, 2.0, 3.0, 4.0, 8.0],
     "min_predicted_iou": [None, 0.3, 0.5, 0.6, 0.7],
     "min_likeness": [None, 0.1, 0.2, 0.3],
-    "min_presence": [None, 0.2, 0.25, 0.3, 0.4],
+    "min_presence": [None, 0.3, 0.4, 0.5, 0.6, 0.7],
     "bridge": [0, 1, 2],
     "fill_gaps": [True, False],
     "fusion": list(Fusion),

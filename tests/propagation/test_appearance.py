@@ -87,21 +87,21 @@ SAME = Change(overlap=1.0)
 
 
 def test_presence_holds_the_estimate_against_that_for_the_seed():
-    """By hand: logit(0.5) = 0, so -5.47 * 0.5 + 2.18 + 3.84 - 1.91 = 1.375 for an estimate as high as on the seed plane."""
+    """By hand: logit(0.5) = 0, so -8.71 * 0.5 + 7.51 + 17.08 - 12.55 = 7.685 for an estimate as high as on the seed plane."""
     reference = Reference(look([1], [0]), 0.5)
-    assert reference.presence(0.5, 1.0, SAME) == pytest.approx(1 / (1 + np.exp(-1.375)))
-    surer = Reference(look([1], [0]), 0.9)  # where it was sure, 0.5 is little: -5.47 * 0.9 + 4.11 = -0.813
-    assert surer.presence(0.5, 1.0, SAME) == pytest.approx(1 / (1 + np.exp(0.813)))
-    assert reference.presence(0.5, 0.0, SAME) < 0.4
+    assert reference.presence(0.5, 1.0, SAME) == pytest.approx(1 / (1 + np.exp(-7.685)))
+    surer = Reference(look([1], [0]), 0.9)  # where it was sure, 0.5 is little: -8.71 * 0.9 + 12.04 = 4.201
+    assert surer.presence(0.5, 1.0, SAME) == pytest.approx(1 / (1 + np.exp(-4.201)))
+    assert reference.presence(0.5, 0.0, SAME) == pytest.approx(1 / (1 + np.exp(-7.685 + 7.51)))
     assert reference.presence(1.0, 9.0, SAME) == reference.presence(0.98, 1.5, SAME) < 1
 
 
 def test_presence_falls_where_the_mask_changes():
-    """By hand: 1.375 - 3.84 * 0.5 - 5.15 * 0.2 - 2.4 * 0.4 = -2.535, whether it grows darker or brighter."""
+    """By hand: 7.685 - 17.08 * 0.5 - 25.47 * 0.2 - 8.27 * 0.4 = -9.257, whether it grows darker or brighter."""
     reference = Reference(look([1], [0]), 0.5)
     for shade in (0.4, -0.4):
         found = reference.presence(0.5, 1.0, Change(overlap=0.5, growth=0.2, shade=shade))
-        assert found == pytest.approx(1 / (1 + np.exp(2.535)))
+        assert found == pytest.approx(1 / (1 + np.exp(9.257)))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(-2, 3), st.floats(0, 0.2), st.floats(0, 0.5))
@@ -210,7 +210,7 @@ def test_a_model_that_is_never_sure_carries_as_far_as_one_that_is(fading, unsure
 
 def test_behind_a_weak_plane_an_object_has_to_be_there_beyond_doubt(fading):
     """Less bright behind the gap: enough to go on with, not enough to begin again."""
-    fading[7:10, 14:27, 14:27] = 150
+    fading[7:10, 14:27, 14:27] = 158
     assert 9 in [step.plane_index for step in carried(fading) if step.region.area]
     fading[7] = 30
     assert 9 not in [step.plane_index for step in carried(fading) if step.region.area]

@@ -105,6 +105,21 @@ def test_an_image_that_stands_still_leaves_the_mask_as_it_is():
     assert found.growth == 0
 
 
+@pytest.mark.parametrize("brighter", [-60, -25, 25, 60])
+def test_a_plane_that_is_brighter_moves_nothing(brighter):
+    before, after = (part.astype(np.float32) for part in shifted(2, -1))
+    start = region(disc(before.shape, (60, 60), 9))
+    found = moved(Outline.of(start), View.of(before, start), after + brighter)
+    steady = moved(Outline.of(start), View.of(before, start), after)
+    assert found.region.iou(steady.region) > 0.97
+    assert found.growth == pytest.approx(steady.growth, abs=0.02)
+
+
+def test_a_large_plane_says_how_bright_it_is_by_some_of_its_pixels():
+    image = np.kron(SOIL, np.ones((3, 3), np.uint8))
+    assert View.at(image, (0, 0, 9, 9)).level == pytest.approx(np.median(image), rel=0.02)
+
+
 def test_a_mask_grows_with_the_image():
     before = SOIL[100:220, 100:220].astype(np.float32)
     grown = ndimage.affine_transform(before, np.diag([1 / 1.2] * 2), [60 - 60 / 1.2] * 2, order=1)
@@ -119,8 +134,9 @@ def test_shade_is_the_change_of_grey_in_deviations():
     first, second = region(disc(before.shape, (60, 60), 9)), region(disc(before.shape, (62, 61), 7))
     view, after = View.of(before, first), np.where(second.mask, 90, before + 5)
     spread = View.at(after, view.box_yxyx).grey.std()
-    expected = (90 - before[first.mask].mean()) / spread
+    expected = (90 - before[first.mask].mean() - np.median(after) + np.median(before)) / spread
     assert shade_change(first, view, second, after) == pytest.approx(expected, rel=1e-4)
+    assert shade_change(first, view, second, after + 40) == pytest.approx(expected, rel=1e-4)
     assert shade_change(first, view, second, np.full((120, 120), 7)) == 0
 
 
@@ -136,7 +152,8 @@ def test_channels_are_averaged_and_what_is_not_a_number_is_dark():
     image = np.stack([SOIL[:80, :80].astype(np.float32), np.full((80, 80), np.nan, np.float32)], 2)
     view = View.of(image, region(disc((80, 80), (40, 40), 9)))
     y0, x0, y1, x1 = view.box_yxyx
-    np.testing.assert_allclose(view.grey, SOIL[y0:y1, x0:x1] / 2)
+    np.testing.assert_allclose(view.grey + view.level, SOIL[y0:y1, x0:x1] / 2, rtol=0, atol=1e-4)
+    assert view.level == pytest.approx(np.median(SOIL[:80, :80]) / 2)
 
 
 def test_a_view_ends_with_the_plane():

@@ -25,8 +25,8 @@ from napari_sam.core.results import ImageEmbedding, TileEmbedding
 
 _AROUND = 2
 """The surroundings are so many cells wide, one cell away from the mask."""
-WEIGHTS, BIAS = (1.94, -5.47, 2.18, 3.84, -5.15, -2.4), -1.91
-"""Logistic regression of "more than half of the mask is on the object", by benchmarks/fit_presence.py; see `evidence`."""
+WEIGHTS, BIAS = (3.67, -8.71, 7.51, 17.08, -25.47, -8.27), -12.55
+"""Those that carry whole objects best, by benchmarks/fit_presence.py; see `evidence`."""
 _ESTIMATES, _ALIKE = (0.02, 0.98), 1.5
 """Estimates are clipped to this range, likeness to this height, before it."""
 
@@ -94,7 +94,7 @@ class Reference:
         return odds, self.predicted_iou, alike, change.overlap, change.growth, abs(change.shade)
 
     def presence(self, predicted_iou: float, likeness: float, change: Change) -> float:
-        """Probability, 0 to 1, that a carried mask is on its object still.
+        """Whether a carried mask is on its object still, 0 to 1; from 0.5 on it pays to go on.
 
         Parameters
         ----------

@@ -15,7 +15,7 @@ from napari_sam.propagation.settings import PropagationSettings
 
 NEAR = 5
 """So many planes away an object is still much the same."""
-BEYOND_DOUBT = 0.9
+BEYOND_DOUBT = 0.99
 """Presence from which on an object is there again behind weak planes: most that seem so have ended."""
 
 

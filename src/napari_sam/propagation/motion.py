@@ -28,6 +28,8 @@ MOST_PIXELS = 320 * 320
 _ATTACHMENT, _WARPS = 5.0, 3
 """Of the flow: how closely it follows the image, whose deviation is 1, and how often it is refined at each scale."""
 _WEIGHT, _STEEPNESS, _SURE = 1.0, 5.0, 0.9
+_SAMPLES = 256
+"""So many rows and columns of a plane say how bright it is."""
 _REACH, _LOUDEST = 6.0, 10.0
 """Distances and logits count up to these."""
 
@@ -42,10 +44,13 @@ class View:
         Where it lies in the plane.
     pixels : (h, w) or (h, w, C) array
         As they are in the volume: thousands of objects have one each.
+    level : float
+        Median grey of the whole plane. One plane may be brighter than the next, which is no motion.
     """
 
     box_yxyx: BoxYXYX
     pixels: Array
+    level: float
 
     @classmethod
     def of(cls, image: Array, region: Region) -> View:
@@ -63,13 +68,18 @@ class View:
     @classmethod
     def at(cls, image: Array, box: BoxYXYX) -> View:
         """Cut out a box; the plane itself need not be kept for it."""
-        return cls(box, image[box[0] : box[2], box[1] : box[3]].copy())
+        sparse = image[tuple(slice(None, None, -(-side // _SAMPLES)) for side in image.shape[:2])]
+        return cls(box, image[box[0] : box[2], box[1] : box[3]].copy(), float(np.median(_grey(sparse))))
 
     @property
     def grey(self) -> FloatArray:
-        """(h, w) float32: the mean of all channels, 0 where there is no number."""
-        grey = np.nan_to_num(self.pixels.astype(np.float32), posinf=0.0, neginf=0.0)
-        return grey if grey.ndim == 2 else grey.mean(2)
+        """(h, w) float32: how much brighter than the plane; the mean of all channels, of which what is no number counts as 0."""
+        return _grey(self.pixels) - np.float32(self.level)
+
+
+def _grey(pixels: Array) -> FloatArray:
+    grey = np.nan_to_num(pixels.astype(np.float32), posinf=0.0, neginf=0.0)
+    return grey if grey.ndim == 2 else grey.mean(2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,7 +194,7 @@ def _flow(image: FloatArray, other: FloatArray) -> FloatArray:
 
 
 def shade_change(region: Region, before: View, now: Region, image: Array) -> float:
-    """By how much the mean grey inside changed between two planes, in deviations of the image around the first mask.
+    """By how much the mean grey inside, beside that of the plane, changed, in deviations of the image around the first mask.
 
     Parameters
     ----------

@@ -109,8 +109,8 @@ class PropagationSettings:
     min_iou: float | None = 0.3
     max_area_change: float | None = 4.0
     min_predicted_iou: float | None = None
-    min_likeness: float | None = 0.2
-    min_presence: float | None = 0.25
+    min_likeness: float | None = 0.1
+    min_presence: float | None = 0.5
     extra_rules: tuple[StopRule, ...] = ()
     plane_range: tuple[int, int] | None = None
     direction: Direction = Direction.BOTH
