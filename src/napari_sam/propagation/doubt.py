@@ -22,6 +22,8 @@ GOOD_ESTIMATE, BAD_ESTIMATE = 0.65, 0.3
 GOOD_SEED, BAD_SEED = 0.95, 0.5
 """Likewise of the estimate for the mask of a seed plane carried onto that plane itself."""
 
+SOFTENED = 0.25
+"""Power of the odds of presence. These are made to decide, so they are large either way; doubt needs what lies between."""
 GOOD_STABILITY, BAD_STABILITY = 0.2, 0.0
 GOOD_AGREEMENT, BAD_AGREEMENT = 0.85, 0.3
 FILLED_SNAPPED, FILLED_SHAPE = 0.4, 0.7
@@ -93,7 +95,7 @@ def step_doubt(
             DoubtReason.CENTROID: _centroid(previous, region, spacing, reach),
             DoubtReason.PREDICTED_IOU: _between(predicted_iou, GOOD_ESTIMATE, BAD_ESTIMATE),
             DoubtReason.STABILITY: _between(stability, GOOD_STABILITY, BAD_STABILITY),
-            DoubtReason.PRESENCE: _between(presence, 1.0, 0.0),
+            DoubtReason.PRESENCE: _between(_softened(presence), 1.0, 0.0),
             DoubtReason.SEED: _between(seed_iou, GOOD_SEED, BAD_SEED),
         }
     )
@@ -115,6 +117,11 @@ def filled_doubt(snapped: bool) -> Doubt:
 def _between(value: float, good: float, bad: float) -> float:
     """0 from `good` upwards, rising evenly to nearly 1 at `bad`."""
     return min(_MOST, max(0.0, (good - value) / (good - bad)))
+
+
+def _softened(presence: float) -> float:
+    """A presence nearer to 0.5."""
+    return 1 / (1 + (1 / max(presence, 1e-9) - 1) ** SOFTENED)
 
 
 def _overlap(previous: Region, region: Region, spacing: Spacing, reach: float) -> float:
