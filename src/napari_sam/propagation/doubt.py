@@ -121,7 +121,7 @@ def _between(value: float, good: float, bad: float) -> float:
 
 def _softened(presence: float) -> float:
     """A presence nearer to 0.5."""
-    return 1 / (1 + (1 / max(presence, 1e-9) - 1) ** SOFTENED)
+    return 1 / (1 + math.pow(1 / max(presence, 1e-9) - 1, SOFTENED))
 
 
 def _overlap(previous: Region, region: Region, spacing: Spacing, reach: float) -> float:
