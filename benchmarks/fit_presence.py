@@ -81,11 +81,14 @@ class Trip:
     """An object carried both ways from its middle plane."""
 
     volume: str
-    is_real: bool
     truth: int
     shared: int
     area: int
     ways: tuple[list[Visit], ...]
+
+    @property
+    def is_real(self) -> bool:
+        return self.volume not in MADE
 
     def iou(self, shared: int, area: int) -> float:
         shared, area = shared + self.shared, area + self.area
@@ -136,7 +139,7 @@ def trip(volume: Volume, label: int) -> Trip:
     reference = Reference(look, itself.predicted_iou)
     ways = tuple(visits(encoder, there, middle, region, reference, way) for way in (1, -1))
     shared = int(np.count_nonzero(region.mask & there[middle]))
-    return Trip(name, name not in MADE, int(there.sum()), shared, region.area, ways)
+    return Trip(name, int(there.sum()), shared, region.area, ways)
 
 
 def visits(

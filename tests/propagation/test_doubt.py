@@ -42,9 +42,8 @@ def test_the_models_own_doubt_is_named():
     assert doubt(disc(20), disc(20), quality=0.55).reasons == (DoubtReason.PREDICTED_IOU,)
     assert doubt(disc(20), disc(20), stability=0.1).reasons == (DoubtReason.STABILITY,)
     assert doubt(disc(20), disc(20), presence=0.6).reasons == (DoubtReason.PRESENCE,)
-    assert doubt(disc(20), disc(20), presence=16 / 17).value == pytest.approx(
-        1 / 3
-    )  # odds of 16, softened to 2
+    odds_of_16 = doubt(disc(20), disc(20), presence=16 / 17)  # softened to 2
+    assert odds_of_16.value == pytest.approx(1 / 3)
     assert doubt(disc(20), disc(20), presence=0.0).value == pytest.approx(0.95)
     assert doubt(disc(20), disc(20), seed_iou=0.7).reasons == (DoubtReason.SEED,)
     assert doubt(disc(20), disc(20), seed_iou=0.95).value == 0

@@ -24,6 +24,7 @@ GOOD_SEED, BAD_SEED = 0.95, 0.5
 
 SOFTENED = 0.25
 """Power of the odds of presence. These are made to decide, so they are large either way; doubt needs what lies between."""
+
 GOOD_STABILITY, BAD_STABILITY = 0.2, 0.0
 GOOD_AGREEMENT, BAD_AGREEMENT = 0.85, 0.3
 FILLED_SNAPPED, FILLED_SHAPE = 0.4, 0.7
@@ -84,7 +85,7 @@ def step_doubt(
     n_planes : int
         How many planes apart they are.
     presence, seed_iou : float
-        How likely the object is there, and how sure the model is of it on its seed planes, see
+        How surely the object is there, and how sure the model is of it on its seed planes, see
         `appearance.Reference`; 1 where that is not asked for.
     """
     reach = spacing.plane * n_planes

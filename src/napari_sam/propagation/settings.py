@@ -142,7 +142,7 @@ class PropagationSettings:
         if self.min_likeness is not None and self.min_likeness >= 1:
             raise PromptError(f"min_likeness is less than 1, the object itself, got {self.min_likeness}")
         if self.min_presence is not None and not 0 <= self.min_presence < 1:
-            raise PromptError(f"min_presence is a probability below 1, got {self.min_presence}")
+            raise PromptError(f"min_presence lies between 0 and less than 1, got {self.min_presence}")
         if self.plane_range is not None and self.plane_range[0] >= self.plane_range[1]:
             raise PromptError(f"plane_range {self.plane_range} is empty; give (first, last + 1)")
 
