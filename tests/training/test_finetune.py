@@ -20,7 +20,8 @@ from napari_sam.training import learner, rehearsal
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.examples import Batch
 from napari_sam.training.finetune import FinetuneSettings, Mode, finetune
-from napari_sam.training.own import hold_out, own_planes
+from napari_sam.training.own import hold_out, object_numbers, own_planes
+from napari_sam.training.packed import read_packed
 from napari_sam.training.provenance import load_parent
 from napari_sam.training.views import half_cell_units, laid_out
 
@@ -434,9 +435,9 @@ def test_half_cell_units_change_no_position():
     torch.testing.assert_close(before, after)
 
 
-def test_generated_crops_are_rehearsed_beside_the_own_ones(parent, monkeypatch):
+def test_other_crops_are_rehearsed_beside_the_own_ones(parent, monkeypatch):
     drawn = []
-    monkeypatch.setattr(module, "GENERATED", 2)
+    monkeypatch.setattr(rehearsal, "GENERATED", 2)
     monkeypatch.setattr(rehearsal, "FOUND", 0.0)  # random weights find nothing
     draw = learner.draw_view
 
@@ -454,13 +455,27 @@ def test_generated_crops_are_rehearsed_beside_the_own_ones(parent, monkeypatch):
         pass
     assert event.values["rehearsal"] > 0
     events.close()
-    assert drawn == [{"own"}, {"synthetic"}, {"own"}, {"own"}, {"synthetic"}, {"own"}]
+    others = {plane.set_name for plane in rehearsal.rehearsed_planes(0)}
+    assert others > {"synthetic", "dsb2018"}
+    assert drawn == [{"own"}, others, {"own"}, {"own"}, others, {"own"}]
+
+
+def test_real_crops_are_rehearsed_that_may_be_handed_on():
+    notices = rehearsal.REHEARSED.with_name("README.md").read_text()
+    crops = read_packed(rehearsal.REHEARSED)
+    assert len(crops) == 50
+    assert rehearsal.REHEARSED.stat().st_size < 2_000_000
+    for crop in crops:
+        assert f"`{crop.set_name}`" in notices
+        assert not crop.held_out
+        assert object_numbers(crop.labels)
+        assert max(crop.labels.shape) <= 320
 
 
 @pytest.mark.parametrize("mode", ["decoder", "all"])
 @pytest.mark.usefixtures("always_better")
 def test_rehearsal_keeps_the_answers_on_other_images(parent, monkeypatch, mode):
-    monkeypatch.setattr(module, "GENERATED", 4)
+    monkeypatch.setattr(rehearsal, "GENERATED", 4)
     monkeypatch.setattr(rehearsal, "FOUND", 0.0)  # random weights find nothing
     last = {}
     for weight in (1e-6, 30.0):

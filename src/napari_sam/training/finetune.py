@@ -7,8 +7,8 @@
 
 A part of the labels is kept out. The weights that are kept are the ones that did best on it: of their
 exponential average, measured every eighth of the time. So that what the model could do before is not forgotten,
-the last part of the mask decoder stays, and on generated crops the model is held to the answers that it gave at the
-start (`training/rehearsal.py`)::
+the last part of the mask decoder stays, and on crops of other kinds, real and generated, the model is held to the answers
+that it gave at the start (`training/rehearsal.py`)::
 
     for event in finetune("labelled", "default", name="neurites"):
         print(event.kind, event.fraction, event.values)
@@ -30,14 +30,12 @@ from napari_sam.training.learner import EncodedViews, FreshCrops, Learner, Sourc
 from napari_sam.training.own import OwnData, hold_out, object_numbers, own_planes
 from napari_sam.training.packed import LabelledPlane
 from napari_sam.training.provenance import Parent, Target, load_parent
-from napari_sam.training.synthetic import generate_planes
+from napari_sam.training.rehearsal import rehearsed_planes
 from napari_sam.training.views import validation_views, window_cells
 
 VALIDATIONS = 8
 ENCODING_SHARE = 0.2
 """Of the time, at most, for encoding views ahead."""
-GENERATED = 64
-"""Generated planes for rehearsal."""
 
 
 class Mode(StrEnum):
@@ -78,8 +76,8 @@ class FinetuneSettings:
     held_out : float
         Share of the planes, or of the objects of a single plane, that is kept for validation.
     rehearsal : float
-        Weight of the change of answers on generated crops (`training/synthetic.py`: neurites, cells, nuclei,
-        rods, vesicles), half as many as the user's, so that other kinds of images are not forgotten; 0 for none.
+        Weight of the change of answers on crops of other kinds (`training/rehearsal.py`), half as many as the user's,
+        so that these are not forgotten; 0 for none.
     rank : int
         Of adapters.
     """
@@ -233,7 +231,7 @@ class _Run:
         self.own = self._source(learn_from, recipe)
         self.rehearsed: Source | None = None
         if settings.rehearsal:
-            self.rehearsed = self._source(generate_planes(GENERATED, settings.seed), recipe)
+            self.rehearsed = self._source(rehearsed_planes(settings.seed), recipe)
         seen = validation_views(kept_out, config, parent.recipe)
         self.validation = Validation(seen, keep=settings.mode is Mode.DECODER) if seen else None
         self.facts = {

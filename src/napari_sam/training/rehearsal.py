@@ -1,12 +1,15 @@
 """Going on answering as before where nothing new is taught (Li and Hoiem 2016, arXiv 1606.09282).
 
-On crops that have nothing to do with the user's labels, the model that learns is held to the answers that the
+On crops that have nothing to do with the user's labels, generated ones and real ones of what the model in the package
+learned from (`rehearsed/README.md`), the model that learns is held to the answers that the
 model at the start gives to the same prompts: all of its masks and its estimates of their IoU. So it is for the
 objects that the model at the start found; where it was wrong the model is free, for the user's labels may teach it
 better.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,12 +19,23 @@ from napari_sam.training.clicks import correct, first_prompts
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.examples import Batch
 from napari_sam.training.losses import measured_iou
+from napari_sam.training.packed import LabelledPlane, read_packed
 from napari_sam.training.steps import Window, computing, decode, default_answers, device_of, objects_of
+from napari_sam.training.synthetic import generate_planes
 
+REHEARSED = Path(__file__).parent / "rehearsed" / "crops.npz"
+"""Real crops, written by `scripts/make_rehearsed.py`."""
+GENERATED = 64
+"""Generated planes beside them."""
 CORRECTED = 0.5
 """Share of steps that ask for the answer to a corrected prompt instead of a first one."""
 FOUND = 0.75
 """IoU from which on an object was found."""
+
+
+def rehearsed_planes(seed: int) -> list[LabelledPlane]:
+    """Planes that have nothing to do with a user's labels: generated ones, by the seed, and real ones."""
+    return generate_planes(GENERATED, seed) + read_packed(REHEARSED)
 
 
 def rehearsal_loss(
