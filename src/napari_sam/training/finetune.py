@@ -91,7 +91,7 @@ class FinetuneSettings:
     views: int = 256
     memory: int = 1 << 30
     learning_rate: float = 7e-4
-    encoder_share: float = 0.2
+    encoder_share: float = 0.5
     average: float = 0.98
     held_out: float = 0.2
     rehearsal: float = 5.0
