@@ -22,7 +22,10 @@ def finetune(  # noqa: PLR0913 - a command's parameters are its options
     ] = "",
     output: Annotated[Path | None, typer.Option(help="Write a copy of the file here: .safetensors.")] = None,
     mode: Annotated[
-        str, typer.Option(help="What learns: decoder, all, or lora (adapters on the image encoder).")
+        str,
+        typer.Option(
+            help="What learns: decoder (quick), all (learns more), or lora (adapters on the encoder)."
+        ),
     ] = "decoder",
     minutes: Annotated[float, typer.Option(min=0.01, help="Time to spend.")] = 10.0,
     planes: Annotated[
