@@ -5,7 +5,7 @@
     python benchmarks/bench_finetune.py DATA --model default --minutes 10
 
 takes five planes of `fibsem_medulla` below z = 20 (of a kind that the model never learned from), fine-tunes
-the mask decoder on them, and measures mIoU by the protocol before and after: on the planes from z = 50 on,
+the mask decoder (or what `--mode` says) on them, and measures mIoU by the protocol before and after: on the planes from z = 50 on,
 and on `dsb2018`, which must not suffer. Wanted: at least +0.08 after one click on the one, at most -0.02 on
 the other. `--planes`, `--images` and `--objects` measure a part.
 """
