@@ -1,15 +1,18 @@
 """Fine-tuning of a tiny network: improves, repeats, stops, shrinks, and leaves a model with a name."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from tests.training.pretend_gpu import GPU, GeneratorOfCpu, PretendGpu
 
 from napari_sam.core.models import InputRecipe
-from napari_sam.errors import DeviceMemoryError, FallbackWarning, InputWarning, TrainingError
+from napari_sam.errors import DeviceError, DeviceMemoryError, FallbackWarning, InputWarning, TrainingError
+from napari_sam.inference import device as device_module
 from napari_sam.inference.predictor import load_model
 from napari_sam.inference.registry import MODELS, file_facts, user_model_dir
 from napari_sam.model.checkpoints import load_sam, save_safetensors
@@ -19,7 +22,7 @@ from napari_sam.training import finetune as module
 from napari_sam.training import learner, rehearsal
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.examples import Batch
-from napari_sam.training.finetune import FinetuneSettings, Mode, finetune
+from napari_sam.training.finetune import FinetuneSettings, Mode, finetune, learning_device
 from napari_sam.training.own import hold_out, object_numbers, own_planes
 from napari_sam.training.packed import read_packed
 from napari_sam.training.provenance import load_parent
@@ -545,3 +548,45 @@ def test_settings_that_make_no_sense():
     for wrong in ({"mode": "magic"}, {"minutes": 0}, {"crops": 0}, {"held_out": 1.0}, {"rehearsal": -1.0}):
         with pytest.raises(TrainingError):
             FinetuneSettings(**wrong)
+
+
+def test_a_gpu_is_used_where_there_is_one_but_a_macs_only_when_asked_for(monkeypatch):
+    monkeypatch.setattr(device_module, "_has_cuda", lambda: False)
+    monkeypatch.setattr(device_module, "_has_mps", lambda: True)
+    assert learning_device("auto").type == "cpu"
+    assert learning_device("mps").type == "mps"
+    monkeypatch.setattr(device_module, "_has_cuda", lambda: True)
+    assert learning_device("auto").type == "cuda"
+
+
+def test_a_device_that_is_not_there_is_an_error_before_anything_is_read(parent, monkeypatch):
+    monkeypatch.setattr(device_module, "_has_cuda", lambda: False)
+    with pytest.raises(DeviceError, match=r"'cuda' is not available.*'cpu'"):
+        finetune("nowhere", parent, settings=replace(QUICK, device="cuda"))
+
+
+@pytest.fixture
+def pretend_gpu(monkeypatch):
+    """A GPU, as far as one can be had without."""
+    monkeypatch.setattr(device_module, "_device", lambda name: GPU)
+    monkeypatch.setattr(torch, "Generator", GeneratorOfCpu)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    with PretendGpu():
+        yield
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"), [("micro_test", "decoder"), ("micro_test", "all"), ("vit_test", "lora")]
+)
+@pytest.mark.usefixtures("always_better", "pretend_gpu")
+def test_on_a_gpu_everything_that_meets_is_there(parents, name, mode, monkeypatch):
+    if mode == "lora":
+        pytest.importorskip("peft")
+    monkeypatch.setattr(rehearsal, "FOUND", 0.0)  # so that an untrained network has something to rehearse
+    monkeypatch.setattr(module, "rehearsed_planes", lambda seed: own_planes(PAIRS))
+    path = parents / f"{name}.safetensors"
+    settings = replace(QUICK, mode=mode, rank=2, rehearsal=5.0, max_steps=2)
+    events = list(finetune(PAIRS, path, name="mine", settings=settings))
+    assert events[-1].kind == "end"
+    assert next(event.values["rehearsal"] for event in reversed(events) if event.kind == "step") > 0
+    assert changed(weights(path), weights(events[-1].path)) >= {"mask_decoder"}

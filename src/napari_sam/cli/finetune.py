@@ -33,6 +33,7 @@ def finetune(  # noqa: PLR0913 - a command's parameters are its options
     ] = None,
     steps: Annotated[int, typer.Option(min=0, help="End after so many steps instead; repeats exactly.")] = 0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: o.Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace a model of yours with this name.")] = False,
 ) -> None:
     """Make a model better at your images, from a few of them with labels.
@@ -47,7 +48,7 @@ def finetune(  # noqa: PLR0913 - a command's parameters are its options
     from napari_sam.training.finetune import FinetuneSettings, Mode, describe
     from napari_sam.training.finetune import finetune as run
 
-    settings = FinetuneSettings(mode=mode, minutes=minutes, max_steps=steps, seed=seed)
+    settings = FinetuneSettings(mode=mode, minutes=minutes, max_steps=steps, seed=seed, device=device)
     if settings.mode is Mode.LORA:
         need_peft()
     fetch_model(model, progress=True)

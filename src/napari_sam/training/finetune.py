@@ -22,8 +22,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+import torch
+
 from napari_sam.errors import TrainingError
-from napari_sam.inference.device import prepare_cpu
+from napari_sam.inference.device import choose_runtime, prepare_cpu
 from napari_sam.training.config import TrainConfig
 from napari_sam.training.crops import CropSampler
 from napari_sam.training.learner import EncodedViews, FreshCrops, Learner, Source, Validation
@@ -31,6 +33,7 @@ from napari_sam.training.own import OwnData, hold_out, object_numbers, own_plane
 from napari_sam.training.packed import LabelledPlane
 from napari_sam.training.provenance import Parent, Target, load_parent
 from napari_sam.training.rehearsal import rehearsed_planes
+from napari_sam.training.steps import device_of
 from napari_sam.training.views import validation_views, window_cells
 
 VALIDATIONS = 8
@@ -80,6 +83,8 @@ class FinetuneSettings:
         so that these are not forgotten; 0 for none.
     rank : int
         Of adapters.
+    device : str
+        "auto" (a CUDA GPU if there is one, else the CPU), "cpu", "cuda", "cuda:1", "mps".
     """
 
     mode: Mode | str = Mode.DECODER
@@ -96,6 +101,7 @@ class FinetuneSettings:
     held_out: float = 0.2
     rehearsal: float = 5.0
     rank: int = 8
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.mode not in set(Mode):
@@ -198,16 +204,20 @@ def finetune(
         There is nothing to learn from, the name cannot be used, or nothing better was found (at the end).
     ModelNotFoundError, DownloadError, CheckpointError, DependencyError
         The model cannot be had or used, or the package for adapters is missing.
+    DeviceError
+        The device is not there.
     DeviceMemoryError
         There is not enough memory even for one object at a time.
     """
     settings = settings or FinetuneSettings()
+    device = learning_device(settings.device)
     parent = load_parent(model)
     where = Path(data).name if isinstance(data, (str, Path)) else "layers"
     target = Target.choose(name, parent, where, output, overwrite)
     found = own_planes(data, planes, parent.sam.config.connected)
     learn_from, kept_out = hold_out(found, settings.held_out, settings.seed)
     prepare_cpu()
+    parent.sam.to(device)
     return _Run(parent, target, settings, learn_from, kept_out).events()
 
 
@@ -238,6 +248,7 @@ class _Run:
             "planes": len(learn_from),
             "objects": sum(len(object_numbers(plane.labels)) for plane in learn_from),
             "planes_kept_out": len(kept_out),
+            "device": str(device_of(parent.sam)),
         }
         self.started = time.monotonic()
         self.step, self.best = 0, float("-inf")
@@ -337,6 +348,12 @@ class _Run:
     def _event(self, kind: str, values: dict[str, float]) -> FinetuneEvent:
         path = self.target.path if self.target.written else None
         return FinetuneEvent(kind, self.step, self.fraction, self.seconds, values, path)
+
+
+def learning_device(name: str) -> torch.device:
+    """Where it is learned; "auto" leaves a Mac's GPU out, on which learning was never measured."""
+    found = choose_runtime(name, "float32").device
+    return torch.device("cpu") if name == "auto" and found.type == "mps" else found
 
 
 def _rank(settings: FinetuneSettings) -> int:

@@ -23,7 +23,7 @@ from napari_sam.training.examples import Batch
 from napari_sam.training.losses import measured_iou
 from napari_sam.training.rehearsal import rehearsal_loss
 from napari_sam.training.state import update_average
-from napari_sam.training.steps import Window, interactive_step, random_window
+from napari_sam.training.steps import Window, device_of, interactive_step, random_window, seeded
 from napari_sam.training.validate import click_curve
 from napari_sam.training.views import (
     VALIDATION_OBJECTS,
@@ -47,7 +47,7 @@ class Source(Protocol):
     """Where the batch of a step comes from."""
 
     def take(self, step: int, size: Size) -> tuple[Tensor, Batch, Window]:
-        """What `embed` takes of B crops, their objects, and where in the full input they lie."""
+        """What `embed` takes of B crops (on the CPU), their objects, and where in the full input they lie."""
 
     def embed(self, sam: Sam, inputs: Tensor, window: Window) -> Tensor:
         """(B, C, h, w) embedding."""
@@ -135,8 +135,8 @@ class Learner:
         rate = config.learning_rate * learning_rate_share(fraction, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (self.encoder_share if group["is_encoder"] else 1.0)
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        inputs, batch, window = own.take(step, size)
+        generator = seeded(self.sam, config.seed * 1_000_003 + step)
+        inputs, batch, window = self._take(own, step, size)
         embedding = own.embed(self.sam, inputs, window)
         loss, ious = interactive_step(self.sam, embedding, batch, config, window, generator)
         values = {"loss": float(loss.detach()), "rate": rate}
@@ -153,9 +153,13 @@ class Learner:
             update_average(getattr(self.average, name), getattr(self.sam, name), config.ema, step)
         return values | {"norm": norm} | {f"iou{i + 1}": float(iou) for i, iou in enumerate(ious)}
 
+    def _take(self, source: Source, step: int, size: Size) -> tuple[Tensor, Batch, Window]:
+        inputs, batch, window = source.take(step, size)
+        return inputs.to(device_of(self.sam)), batch, window
+
     def _change(self, source: Source, step: int, size: Size, generator: torch.Generator) -> Tensor:
         """How far the answers on some crops are from those at the start."""
-        inputs, batch, window = source.take(step, size)
+        inputs, batch, window = self._take(source, step, size)
         with torch.no_grad():
             before = source.embed(self.start, inputs, window)
         embeddings = source.embed(self.sam, inputs, window), before
@@ -182,7 +186,7 @@ def smaller(size: Size, error: BaseException) -> Size:
     if crops * objects == 1:
         raise DeviceMemoryError(
             f"out of memory with one object of one crop: {error}. Close other programs, use a smaller model, "
-            'or mode "decoder"'
+            'mode "decoder", or device "cpu"'
         ) from error
     size = (crops // 2, objects) if crops > 1 else (1, objects // 2)
     message = f"out of memory: looking at {size[0]} crops of {size[1]} objects at a time from now on"
@@ -248,7 +252,7 @@ class EncodedViews:
         rng = np.random.default_rng([self.seed, 1, len(self.views)])
         config = self.sam.config
         drawn = draw_view(self.sampler, rng, config.grid, config, self.recipe)
-        embedding = encode(self.sam, drawn.source[None])[0].half()
+        embedding = encode(self.sam, drawn.source[None].to(device_of(self.sam)))[0].half().cpu()
         return View(embedding, drawn.labels, drawn.neighbour, drawn.inside)
 
     def take(self, step: int, size: Size) -> tuple[Tensor, Batch, Window]:
@@ -341,8 +345,10 @@ class Validation:
         while True:
             try:
                 embedding = self._embedding(sam, number)
-                parts = torch.split(self.views[number].truth, self._at_a_time)
-                ious: Array = torch.cat([_ious(sam, embedding, truth) for truth in parts]).mean(0).numpy()
+                parts = torch.split(self.views[number].truth.to(embedding.device), self._at_a_time)
+                ious: Array = (
+                    torch.cat([_ious(sam, embedding, truth) for truth in parts]).mean(0).cpu().numpy()
+                )
                 return ious
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -352,7 +358,7 @@ class Validation:
     def _embedding(self, sam: Sam, number: int) -> Tensor:
         found = self._embeddings.get(number)
         if found is None:
-            found = encode(sam, self.views[number].input)
+            found = encode(sam, self.views[number].input.to(device_of(sam)))
             if self.keep:
                 self._embeddings[number] = found
         return found

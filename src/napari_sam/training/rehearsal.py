@@ -61,27 +61,28 @@ def rehearsal_loss(
     window : tuple of int
         Where in the full input the crops lie.
     generator : torch.Generator
-        What is random follows from it.
+        On the device of the models; what is random follows from it.
 
     Returns
     -------
     scalar tensor
     """
     count = batch.masks.shape[1]
-    truth, rough, inside = objects_of(batch, device_of(models[0]))
+    device = device_of(models[0])
+    truth, rough, inside = objects_of(batch, device)
     masks = truth > 0.5
     now, before = (embedding.repeat_interleave(count, 0) for embedding in embeddings)
     sam, start = models
-    rows = torch.arange(len(masks))
+    rows = torch.arange(len(masks), device=device)
     prompts = first_prompts(masks, rough, config, generator, box_middle=sam.config.prompt.box_middle)
-    with computing(config.precision, device_of(sam)), torch.no_grad():
+    with computing(config.precision, device), torch.no_grad():
         wanted = decode(start, before, prompts, window)
-        if float(torch.rand((), generator=generator)) < CORRECTED:
+        if float(torch.rand((), generator=generator, device=device)) < CORRECTED:
             answers = wanted[0][rows, default_answers(wanted, prompts.ambiguous)].float()
-            deep = torch.rand(len(masks), generator=generator) < config.deepest_share
+            deep = torch.rand(len(masks), generator=generator, device=device) < config.deepest_share
             prompts = correct(prompts, masks, answers, deep, generator)
             wanted = decode(start, before, prompts, window)
-    with computing(config.precision, device_of(sam)):
+    with computing(config.precision, device):
         outputs = decode(sam, now, prompts, window)
     iou = measured_iou(wanted[0], truth, inside)[rows, default_answers(wanted, prompts.ambiguous)]
     found = (iou >= FOUND).float()
