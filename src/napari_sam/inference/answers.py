@@ -198,20 +198,20 @@ def _pointed_at(region: Region, prompts: PromptSet) -> Region:
     wanted[0] = False
     if not wanted.any() or wanted[1:].all():
         return region
-    mask = np.zeros(region.plane_shape, bool)
-    mask[region.slices] = wanted[parts]
-    return Region.from_mask(mask)
+    return Region.from_part(region.plane_shape, region.box_yxyx[:2], wanted[parts])
 
 
 def _clipped(region: Region, box_yxyx: FloatArray) -> Region:
     """What lies in a box, or close to it."""
     margin = BOX_MARGIN * (box_yxyx[2:] - box_yxyx[:2])
-    low = np.maximum(nearest_index(box_yxyx[:2] - margin + 0.5), 0)
-    high = np.maximum(nearest_index(box_yxyx[2:] + margin + 0.5), low)
-    mask = np.zeros(region.plane_shape, bool)
-    inside = slice(low[0], high[0]), slice(low[1], high[1])
-    mask[inside] = region.mask[inside]
-    return Region.from_mask(mask)
+    corner = region.box_yxyx[:2]
+    (y0, x0), (y1, x1) = (
+        np.maximum(nearest_index(edge + 0.5) - corner, 0)
+        for edge in (box_yxyx[:2] - margin, box_yxyx[2:] + margin)
+    )
+    return Region.from_part(
+        region.plane_shape, (corner[0] + int(y0), corner[1] + int(x0)), region.crop[y0:y1, x0:x1]
+    )
 
 
 def _parts_at(parts: Array, region: Region, points_yx: FloatArray) -> BoolArray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_sam.core.arrays import Array, BoolArray, FloatArray
+from napari_sam.core.arrays import Array, FloatArray
 from napari_sam.core.planes import BoxYXYX, Region, Shape2D
 
 STRIP = 256
@@ -67,7 +67,7 @@ def region_of(
     """
     box = positive_box(logits)
     if box[2] == 0:
-        return Region(plane_shape, (0, 0, 0, 0), np.zeros((0, 0), bool))
+        return Region.empty(plane_shape)
     rows_exact, cols_exact = cells or logits.shape
     limits = (min(tile[2], plane_shape[0]) - tile[0], min(tile[3], plane_shape[1]) - tile[1])
     rows, y0 = _axis(box[0], box[2], rows_exact / (tile[2] - tile[0]), limits[0])
@@ -75,7 +75,7 @@ def region_of(
     mask = np.empty((len(rows), len(cols)), bool)
     for start in range(0, len(rows), STRIP):
         mask[start : start + STRIP] = bilinear(logits, rows[start : start + STRIP], cols) > 0
-    return _tight(mask, y0 + tile[0], x0 + tile[1], plane_shape)
+    return Region.from_part(plane_shape, (y0 + tile[0], x0 + tile[1]), mask)
 
 
 def _axis(first: int, last: int, scale: float, limit: int) -> tuple[FloatArray, int]:
@@ -83,11 +83,3 @@ def _axis(first: int, last: int, scale: float, limit: int) -> tuple[FloatArray, 
     low = min(limit, max(0, int(np.floor((first - 1) / scale))))
     high = min(limit, int(np.ceil((last + 1) / scale)))
     return positions(low, high, scale), low
-
-
-def _tight(mask: BoolArray, y0: int, x0: int, plane_shape: Shape2D) -> Region:
-    inner = Region.from_mask(mask)
-    top, left, bottom, right = inner.box_yxyx
-    if bottom == 0:
-        return Region(plane_shape, (0, 0, 0, 0), inner.crop)
-    return Region(plane_shape, (top + y0, left + x0, bottom + y0, right + x0), inner.crop)

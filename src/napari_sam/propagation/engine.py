@@ -41,7 +41,7 @@ from napari_sam.propagation.anchors import Gap, gaps_of
 from napari_sam.propagation.appearance import Change, Look, Reference, clearest, look_of
 from napari_sam.propagation.carry import carried_prompts, widened_box
 from napari_sam.propagation.doubt import Spacing, filled_doubt
-from napari_sam.propagation.fronts import Front, closest, no_region
+from napari_sam.propagation.fronts import Front, closest
 from napari_sam.propagation.fusion import Span, all_stops, is_part
 from napari_sam.propagation.meeting import Claim, settle
 from napari_sam.propagation.motion import Moved, Outline, View, followed, moved, outline_weight, shade_change
@@ -358,8 +358,7 @@ class _Run:
         shape = interpolate(one[1], other[1], share, self.spacing.yx)
         plane = self.first.at(index)
         if not shape.area:
-            empty = no_region(shape)
-            return PropagationStep(object_id, plane, empty, 0.0, 0.0, stop_reason=StopReason.EMPTY)
+            return PropagationStep(object_id, plane, shape, 0.0, 0.0, stop_reason=StopReason.EMPTY)
         (prediction,) = predict_plane(self, plane, [carried_prompts(shape, self.settings)])
         answer = closest(prediction, shape)
         snapped = answer.region.iou(shape) >= self.settings.snap_iou

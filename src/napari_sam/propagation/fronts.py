@@ -106,7 +106,7 @@ class Front:
             stops=stops,
         )
         if not is_part(step):
-            return replace(step, region=no_region(answer.region))
+            return replace(step, region=Region.empty(answer.region.plane_shape))
         doubt = step_doubt(
             self.region,
             answer.region,
@@ -165,8 +165,3 @@ def fitting(prediction: MaskPrediction, index: int, known: Mapping[int, Region])
     if not best.region.iou(nearest):
         return prediction
     return replace(prediction, chosen=prediction.candidates.index(best))
-
-
-def no_region(region: Region) -> Region:
-    """An empty region of the same plane."""
-    return replace(region, box_yxyx=(0, 0, 0, 0), crop=region.crop[:0, :0])

@@ -11,7 +11,7 @@ are not touched.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -113,9 +113,4 @@ def _inside(region: Region, box: BoxYXYX) -> tuple[slice, slice]:
 def _with_mask(region: Region, mask: BoolArray) -> Region:
     if np.array_equal(mask, region.crop):
         return region
-    inner = Region.from_mask(mask)
-    if not inner.area:
-        return replace(region, box_yxyx=(0, 0, 0, 0), crop=inner.crop)
-    top, left = region.box_yxyx[:2]
-    y0, x0, y1, x1 = inner.box_yxyx
-    return Region(region.plane_shape, (y0 + top, x0 + left, y1 + top, x1 + left), inner.crop)
+    return Region.from_part(region.plane_shape, region.box_yxyx[:2], mask)
