@@ -8,6 +8,7 @@ columns X, along axis 1 rows Z and columns X, along axis 2 rows Z and columns Y.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import index
 from typing import Any
@@ -118,9 +119,18 @@ class Region(ArrayValue):
     @property
     def mask(self) -> BoolArray:
         """The mask over the whole plane, (H, W) bool, a new array."""
-        full = np.zeros(self.plane_shape, bool)
-        full[self.slices] = self.crop
-        return full
+        return self.over((0, 0, *self.plane_shape))
+
+    def over(self, box_yxyx: BoxYXYX) -> BoolArray:
+        """The mask over a box, which may reach beyond the plane: a new (h, w) bool array."""
+        y0, x0, y1, x1 = box_yxyx
+        top, left, bottom, right = self.box_yxyx
+        part = np.zeros((y1 - y0, x1 - x0), bool)
+        low_y, low_x, high_y, high_x = max(y0, top), max(x0, left), min(y1, bottom), min(x1, right)
+        if high_y > low_y and high_x > low_x:
+            inside = slice(low_y - y0, high_y - y0), slice(low_x - x0, high_x - x0)
+            part[inside] = self._window(low_y, low_x, high_y, high_x)
+        return part
 
     def iou(self, other: Region) -> float:
         """Intersection over union with a region of the same plane; 1.0 when both are empty."""
@@ -137,6 +147,20 @@ class Region(ArrayValue):
     def _window(self, y0: int, x0: int, y1: int, x1: int) -> BoolArray:
         top, left = self.box_yxyx[:2]
         return self.crop[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def hull_of(boxes: Iterable[BoxYXYX]) -> BoxYXYX:
+    """The smallest box that holds all of these; there is at least one."""
+    corners = np.array(list(boxes))
+    (y0, x0), (y1, x1) = corners[:, :2].min(0).tolist(), corners[:, 2:].max(0).tolist()
+    return (y0, x0, y1, x1)
+
+
+def widened(box: BoxYXYX, margin: int, plane_shape: Shape2D) -> BoxYXYX:
+    """A box with so many pixels more on each side, inside the plane."""
+    y0, x0, y1, x1 = box
+    height, width = plane_shape
+    return max(y0 - margin, 0), max(x0 - margin, 0), min(y1 + margin, height), min(x1 + margin, width)
 
 
 class PackedRegion(Region):

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from napari_sam.core.arrays import BoolArray, FloatArray
-from napari_sam.core.planes import BoxYXYX, Region, Shape2D
+from napari_sam.core.planes import BoxYXYX, Region, Shape2D, widened
 from napari_sam.inference.resample import bilinear, region_of
 from napari_sam.inference.tiles import best_tile
 
@@ -249,14 +249,11 @@ def open_ends(region: Region, boxes: Sequence[BoxYXYX]) -> FloatArray:
     height, width = region.plane_shape
     if not region.area or (0, 0, height, width) in boxes:
         return np.zeros((0, 2))
-    y0, x0 = max(0, region.box_yxyx[0] - _BAND), max(0, region.box_yxyx[1] - _BAND)
-    y1, x1 = min(height, region.box_yxyx[2] + _BAND), min(width, region.box_yxyx[3] + _BAND)
+    y0, x0, y1, x1 = widened(region.box_yxyx, _BAND, region.plane_shape)
     uncovered = np.ones((y1 - y0, x1 - x0), bool)
     for top, left, bottom, right in boxes:
         uncovered[max(0, top - y0) : max(0, bottom - y0), max(0, left - x0) : max(0, right - x0)] = False
-    mask = np.zeros(uncovered.shape, bool)
-    top, left = region.box_yxyx[0] - y0, region.box_yxyx[1] - x0
-    mask[top : top + region.crop.shape[0], left : left + region.crop.shape[1]] = region.crop
+    mask = region.over((y0, x0, y1, x1))
     labelled, count = ndimage.label(ndimage.binary_dilation(mask, _BEYOND, iterations=_BAND) & uncovered)
     middles = [np.argwhere(labelled == i + 1) for i in range(count)]
     return np.array([at[len(at) // 2] + (y0, x0) for at in middles], np.float64).reshape(-1, 2)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from napari_sam.core.arrays import BoolArray, FloatArray
-from napari_sam.core.planes import Region
+from napari_sam.core.arrays import FloatArray
+from napari_sam.core.planes import Region, hull_of, widened
 from napari_sam.core.results import PropagationStep, Stop, StopReason
 from napari_sam.propagation.doubt import fused_doubt
 from napari_sam.propagation.settings import Fusion
@@ -113,8 +113,8 @@ class Span:
         region = better.region
         if self.fusion not in (Fusion.NEARER, Fusion.BEST):
             weights = nearness * np.maximum(quality, 1e-6) ** SURENESS
-            mask = Region.from_mask(_join(forward.region, backward.region, weights, self.fusion))
-            region = mask if mask.area else region
+            joined = _join(forward.region, backward.region, weights, self.fusion)
+            region = joined if joined.area else region
         return replace(better, region=region, stop_reason=reason, doubt=fused_doubt(forward, backward))
 
 
@@ -123,10 +123,14 @@ def all_stops(steps: Sequence[PropagationStep]) -> tuple[Stop, ...]:
     return tuple(stop for step in steps for stop in step.stops)
 
 
-def _join(a: Region, b: Region, weights: FloatArray, fusion: Fusion) -> BoolArray:
+def _join(a: Region, b: Region, weights: FloatArray, fusion: Fusion) -> Region:
+    """Made around both masks only: a pixel outside of both belongs to neither rule's answer."""
+    box = widened(hull_of([a.box_yxyx, b.box_yxyx]), 1, a.plane_shape)
+    one, other = a.over(box), b.over(box)
     if fusion is Fusion.UNION:
-        return a.mask | b.mask
-    if fusion is Fusion.INTERSECTION:
-        return a.mask & b.mask
-    blended = weights[0] * signed_distance(a.mask) + weights[1] * signed_distance(b.mask)
-    return np.asarray(blended > 0)
+        mask = one | other
+    elif fusion is Fusion.INTERSECTION:
+        mask = one & other
+    else:
+        mask = weights[0] * signed_distance(one) + weights[1] * signed_distance(other) > 0
+    return Region.from_part(a.plane_shape, box[:2], mask)

@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage.registration import optical_flow_tvl1
 
 from napari_sam.core.arrays import Array, BoolArray, FloatArray
-from napari_sam.core.planes import BoxYXYX, Region, Shape2D
+from napari_sam.core.planes import BoxYXYX, Region, Shape2D, hull_of, widened
 from napari_sam.core.results import MaskCandidate
 from napari_sam.inference.averaging import averaged, evenly
 from napari_sam.inference.resample import bilinear, positions
@@ -107,7 +107,7 @@ class Outline:
     def of(cls, region: Region) -> Outline:
         """Of a mask of whole pixels."""
         box = widened(region.box_yxyx, int(_REACH), region.plane_shape)
-        return cls(region, box, _depth(_within(box, region)))
+        return cls(region, box, _depth(region.over(box)))
 
     @classmethod
     def where(cls, levels: FloatArray, box: BoxYXYX, plane_shape: Shape2D) -> Outline:
@@ -209,7 +209,7 @@ def shade_change(region: Region, before: View, now: Region, image: Array) -> flo
     if spread == 0:
         return 0.0
     inside = View.at(image, now.box_yxyx).grey[now.crop].mean()
-    return float(inside - before.grey[_within(before.box_yxyx, region)].mean()) / spread
+    return float(inside - before.grey[region.over(before.box_yxyx)].mean()) / spread
 
 
 def outline_weight(predicted_iou: float) -> float:
@@ -238,9 +238,8 @@ def followed(answer: MaskCandidate, outline: Outline, weight: float) -> Outline:
     shape = outline.region.plane_shape
     if not answer.region.area:
         return Outline.where(np.full_like(outline.depth, -_REACH), outline.box_yxyx, shape)
-    corners = np.array([one.box_yxyx for one in (answer.region, outline.region)])
-    low, high = corners[:, :2].min(0).tolist(), corners[:, 2:].max(0).tolist()
-    y0, x0, y1, x1 = box = widened((*low, *high), int(_REACH), shape)
+    held = hull_of([answer.region.box_yxyx, outline.region.box_yxyx])
+    y0, x0, y1, x1 = box = widened(held, int(_REACH), shape)
     scale = max(answer.low_res_logits.shape) / max(shape)
     logits = bilinear(answer.low_res_logits, positions(y0, y1, scale), positions(x0, x1, scale))
     return Outline.where(logits.clip(-_LOUDEST, _LOUDEST) + weight * outline.within(box), box, shape)
@@ -251,18 +250,3 @@ def _depth(mask: BoolArray) -> FloatArray:
     if mask.all() or not mask.any():
         return np.where(mask, _REACH, -_REACH).astype(np.float32)
     return signed_distance(mask).clip(-_REACH, _REACH).astype(np.float32)
-
-
-def _within(box: BoxYXYX, region: Region) -> BoolArray:
-    """The part of a mask's plane in a box that holds the mask."""
-    mask = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
-    rows, cols = region.slices
-    mask[rows.start - box[0] : rows.stop - box[0], cols.start - box[1] : cols.stop - box[1]] = region.crop
-    return mask
-
-
-def widened(box: BoxYXYX, margin: int, plane_shape: Shape2D) -> BoxYXYX:
-    """A box with so many pixels more on each side, inside the plane."""
-    y0, x0, y1, x1 = box
-    height, width = plane_shape
-    return max(y0 - margin, 0), max(x0 - margin, 0), min(y1 + margin, height), min(x1 + margin, width)

@@ -58,10 +58,7 @@ def _distance_around(
     region: Region, at: FloatArray, box: BoxYXYX, spacing_yx: tuple[float, float]
 ) -> FloatArray:
     """Signed distance of a shape moved so that its centroid lies at `at`, over a box."""
-    mask = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
-    y0, x0 = region.box_yxyx[0] - box[0], region.box_yxyx[1] - box[1]
-    mask[y0 : y0 + region.crop.shape[0], x0 : x0 + region.crop.shape[1]] = region.crop
-    distance = signed_distance(mask, spacing_yx)
+    distance = signed_distance(region.over(box), spacing_yx)
     return np.asarray(ndimage.shift(distance, at - centroid(region), order=1, mode="nearest"))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sam.core.arrays import Array, BoolArray
-from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, hull_of
 from napari_sam.core.results import LabelEdit
 from napari_sam.errors import SessionError
 from napari_sam.propagation.anchors import Gap, affected_gaps, gaps_of
@@ -433,12 +433,8 @@ def _with_values(region: Region, box_yxyx: BoxYXYX, inside: BoolArray) -> Region
 
     Nothing as large as the plane is made: this runs at every move of a brush.
     """
-    boxes = [region.box_yxyx, box_yxyx] if region.area else [box_yxyx]
-    (top, left), (bottom, right) = np.min(boxes, 0)[:2].tolist(), np.max(boxes, 0)[2:].tolist()
-    crop = np.zeros((bottom - top, right - left), bool)
-    if region.area:
-        y0, x0, y1, x1 = region.box_yxyx
-        crop[y0 - top : y1 - top, x0 - left : x1 - left] = region.crop
+    whole = hull_of([region.box_yxyx, box_yxyx] if region.area else [box_yxyx])
+    crop, (top, left) = region.over(whole), whole[:2]
     y0, x0, y1, x1 = box_yxyx
     part = crop[y0 - top : y1 - top, x0 - left : x1 - left]
     if np.array_equal(part, inside):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_sam.core.arrays import Array, BoolArray
-from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, hull_of
 from napari_sam.core.results import LabelEdit
 from napari_sam.errors import SessionError
 from napari_sam.session.codec import pack_region
@@ -411,20 +411,7 @@ def new_label_path(folder: Path, name: str) -> Path:
 def hull(region: Region | None, other: Region | None) -> BoxYXYX:
     """The box that holds both regions, empty if there is nothing to hold."""
     boxes = [r.box_yxyx for r in (region, other) if r is not None and r.area]
-    if not boxes:
-        return (0, 0, 0, 0)
-    y0, x0 = (min(box[i] for box in boxes) for i in (0, 1))
-    y1, x1 = (max(box[i] for box in boxes) for i in (2, 3))
-    return (y0, x0, y1, x1)
-
-
-def _in_box(region: Region, box: BoxYXYX) -> BoolArray:
-    """The region's mask over `box`, which holds it."""
-    result = np.zeros((box[2] - box[0], box[3] - box[1]), bool)
-    if region.area:
-        y0, x0, y1, x1 = region.box_yxyx
-        result[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]] = region.crop
-    return result
+    return hull_of(boxes) if boxes else (0, 0, 0, 0)
 
 
 def _edited(
@@ -434,8 +421,8 @@ def _edited(
     own = before == edit.label
     after = before.copy()
     if replaces is not None:
-        after[own & _in_box(replaces, box)] = 0
-    wanted = _in_box(edit.region, box)
+        after[own & replaces.over(box)] = 0
+    wanted = edit.region.over(box)
     if policy is OverlapPolicy.BACKGROUND_ONLY and edit.label:
         wanted &= own | (before == 0)
     after[wanted] = edit.label
@@ -452,9 +439,7 @@ def _make(labels: LabelArray, delta: LabelDelta, before: Array, after: Array, no
 
 def box_of(changes: Sequence[LabelDelta | LabelChange | Replacement]) -> BoxYXYX:
     """The box that holds all of these."""
-    boxes = np.array([change.box_yxyx for change in changes])
-    (y0, x0), (y1, x1) = boxes[:, :2].min(0).tolist(), boxes[:, 2:].max(0).tolist()
-    return (y0, x0, y1, x1)
+    return hull_of(change.box_yxyx for change in changes)
 
 
 def _fits_block(deltas: Sequence[LabelDelta | Replacement]) -> bool:

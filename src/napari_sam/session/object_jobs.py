@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_sam.core.arrays import BoolArray
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import PlaneRef, Region, hull_of
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import PlaneEncoder, Predictor
 from napari_sam.core.results import ImageEmbedding, LabelEdit, MaskCandidate
@@ -213,9 +213,9 @@ def _stacked(written: Written) -> tuple[BoolArray, NDArray[np.int64], PlaneRef]:
     planes = sorted(plane for plane, region in written.items() if region.area)
     if not planes or len({plane.at(0) for plane in planes}) != 1:
         raise SessionError("this object has no planes, or planes along several axes; it cannot be split")
-    boxes = np.array([written[plane].box_yxyx for plane in planes])
-    low = np.array([planes[0].index, *boxes[:, :2].min(0)])
-    high = np.array([planes[-1].index + 1, *boxes[:, 2:].max(0)])
+    box = hull_of(written[plane].box_yxyx for plane in planes)
+    low = np.array([planes[0].index, *box[:2]])
+    high = np.array([planes[-1].index + 1, *box[2:]])
     if int(np.prod(high - low)) > MAX_VOXELS:
         raise SessionError(
             f"an object of {' x '.join(map(str, high - low))} voxels is too large to be split at once; "
@@ -223,9 +223,7 @@ def _stacked(written: Written) -> tuple[BoolArray, NDArray[np.int64], PlaneRef]:
         )
     block = np.zeros(high - low, bool)
     for plane in planes:
-        y0, x0, y1, x1 = written[plane].box_yxyx
-        rows, columns = slice(y0 - low[1], y1 - low[1]), slice(x0 - low[2], x1 - low[2])
-        block[plane.index - low[0], rows, columns] = written[plane].crop
+        block[plane.index - low[0]] = written[plane].over(box)
     return block, low, planes[0]
 
 
@@ -247,10 +245,5 @@ def united(regions: Collection[Region]) -> Region:
     shape = next(iter(regions)).plane_shape
     if not present:
         return Region.empty(shape)
-    boxes = np.array([region.box_yxyx for region in present])
-    (top, left), (bottom, right) = boxes[:, :2].min(0).tolist(), boxes[:, 2:].max(0).tolist()
-    crop = np.zeros((bottom - top, right - left), bool)
-    for region in present:
-        y0, x0, y1, x1 = region.box_yxyx
-        crop[y0 - top : y1 - top, x0 - left : x1 - left] |= region.crop
-    return Region(shape, (top, left, bottom, right), crop)
+    box = hull_of(region.box_yxyx for region in present)
+    return Region(shape, box, np.logical_or.reduce([region.over(box) for region in present]))
