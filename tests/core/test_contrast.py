@@ -144,8 +144,8 @@ def test_channels_are_mixed_as_asked() -> None:
     channels = np.stack([np.full((4, 5), value, np.uint16) for value in (0, 500, 1000)], 2)
     contrast = Contrast((0,) * 3, (1000,) * 3)
     assert (contrast.only(1).apply(channels) == 128).all()
-    assert (contrast.with_mix([(0, 0, 0), (1, 0, 0), (0, 2, 0.5)]).apply(channels) == (128, 255, 128)).all()
-    assert contrast.only(1).with_mix(None) == contrast
+    mixed = Contrast(contrast.lower, contrast.upper, ((0, 0, 0), (1, 0, 0), (0, 2, 0.5)))
+    assert (mixed.apply(channels) == (128, 255, 128)).all()
 
 
 def test_channels_have_their_own_bounds() -> None:

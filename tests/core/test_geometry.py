@@ -5,14 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from scipy import ndimage
 
 from napari_sam.core.geometry import (
-    deepest_point,
     ellipse_mask,
     mask_to_box,
     path_to_points,
-    points_to_box,
     polygon_mask,
 )
 from napari_sam.errors import PromptError
@@ -153,28 +150,6 @@ def test_ellipses_that_make_no_sense_are_refused(vertices) -> None:
 
 
 @given(masks)
-def test_the_deepest_point_is_the_first_maximum_of_the_distance(mask) -> None:
-    distance = np.rint(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] ** 2)
-    want = tuple(np.argwhere(distance == distance.max())[0]) if mask.any() else None
-    assert deepest_point(mask) == want
-
-
-@pytest.mark.parametrize("shape", [(150, 130), (90, 260)])
-@pytest.mark.parametrize("seed", range(4))
-def test_the_deepest_point_of_large_blobs(shape, seed) -> None:
-    noise = np.random.default_rng(seed).normal(size=shape)
-    mask = ndimage.gaussian_filter(noise, (3, 9)) > 0
-    distance = np.rint(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] ** 2)
-    assert deepest_point(mask) == tuple(np.argwhere(distance == distance.max())[0])
-
-
-def test_the_deepest_point_of_a_ring_is_on_the_ring() -> None:
-    outer, inner = (discs_plane((90, 90), [(45, 45)], radius).labels == 1 for radius in (40, 20))
-    assert (outer & ~inner)[deepest_point(outer & ~inner)]
-    assert deepest_point(outer) == (45, 45)
-
-
-@given(masks)
 def test_the_box_of_a_mask_runs_along_its_outer_edges(mask) -> None:
     box = mask_to_box(mask)
     if not mask.any():
@@ -182,9 +157,3 @@ def test_the_box_of_a_mask_runs_along_its_outer_edges(mask) -> None:
         return
     pixels = np.argwhere(mask)
     np.testing.assert_array_equal(box, [*(pixels.min(0) - 0.5), *(pixels.max(0) + 0.5)])
-
-
-def test_the_box_of_points() -> None:
-    np.testing.assert_array_equal(points_to_box([(3, 9), (1, 2), (2, 11)]), (1, 2, 3, 11))
-    with pytest.raises(PromptError):
-        points_to_box(np.zeros((0, 2)))

@@ -305,13 +305,6 @@ def test_plane_and_model_are_there_and_back(space, points) -> None:
     assert np.abs(space.to_plane(space.to_model(points)) - points).max() < 1e-6
 
 
-@given(tiles(), st.lists(st.floats(0, 3000), min_size=4, max_size=4))
-def test_boxes_are_two_points(space, box) -> None:
-    xyxy = space.box_to_model(box)
-    np.testing.assert_array_equal(xyxy.reshape(2, 2), space.to_model(np.reshape(box, (2, 2))))
-    np.testing.assert_allclose(space.box_to_plane(xyxy), box, atol=1e-6)
-
-
 @given(st.integers(1, 4000), st.integers(1, 4000), st.data())
 def test_a_click_on_a_whole_pixel_is_scaled_exactly_as_published(height, width, data) -> None:
     """Each coordinate times new size over old size, x first; new size int(side * scale + 0.5)."""

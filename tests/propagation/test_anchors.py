@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from napari_sam.core.prompts import PromptSet
 from napari_sam.propagation import Gap, PropagationSettings, affected_gaps, propagate_objects
-from napari_sam.propagation.anchors import affected_planes, gaps_of
+from napari_sam.propagation.anchors import gaps_of
 from napari_sam.testing.fakes import ArrayVolume, FakeEncoder, FakePredictor
 from napari_sam.testing.phantoms import drifting_disc_volume
 
@@ -23,7 +23,7 @@ def beside(anchors, index):
 @settings(max_examples=150, deadline=None)
 @given(ANCHORS, ANCHORS, st.integers(0, 5), st.integers(6, 12))
 def test_exactly_the_planes_whose_anchors_changed(old, new, first, end):
-    found = [i for planes in affected_planes(old, new, first, end) for i in planes]
+    found = [i for gap in affected_gaps(old, new) for i in gap.planes(first, end)]
     wanted = [
         i
         for i in range(first, end)

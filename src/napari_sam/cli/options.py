@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from napari_sam.errors import NapariSamError, VolumeError
+from napari_sam.errors import VolumeError
 
 if TYPE_CHECKING:
     from napari_sam.core.protocols import EmbeddingStore
@@ -126,10 +126,3 @@ def progress(items: Iterable[Item], total: int | None, what: str, unit: str = "p
         close = getattr(items, "close", None)
         if close is not None:
             close()
-
-
-def need_file(path: Path, error: type[NapariSamError], what: str) -> Path:
-    """Return `path` if it is a file, else raise `error`."""
-    if not path.is_file():
-        raise error(f"there is no {what} at {path}; check the path")
-    return path

@@ -116,10 +116,6 @@ class Contrast:
         text = repr(("contrast 1", self.lower, self.upper, self.mix, self.is_rgb))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def with_mix(self, mix: Mix | None) -> Contrast:
-        """The same bounds, mixed in another way."""
-        return replace(self, mix=mix)
-
     def only(self, channel: int) -> Contrast:
         """The same bounds, one channel shown as grey and the others left out."""
         return replace(

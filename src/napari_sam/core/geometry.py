@@ -16,7 +16,6 @@ from napari_sam.errors import PromptError
 
 POINTS_PER_PATH = 8
 """At most so many points a scribble; more tell the network nothing new and slow it down."""
-LARGEST_BLOCK = 32
 
 
 def _vertices(vertices_yx: Any, at_least: int, what: str) -> FloatArray:
@@ -127,12 +126,6 @@ def ellipse_mask(corners_yx: Any, shape: Shape2D) -> BoolArray:
     return inside
 
 
-def points_to_box(points_yx: Any) -> FloatArray:
-    """(4,) smallest box_yxyx around (n, 2) points, n > 0."""
-    points = _vertices(points_yx, 1, "a box")
-    return np.concatenate([points.min(axis=0), points.max(axis=0)])
-
-
 def mask_to_box(mask: Array) -> FloatArray | None:
     """(4,) float64 box_yxyx along the outer edges of the pixels of a mask; None if it has none.
 
@@ -142,64 +135,3 @@ def mask_to_box(mask: Array) -> FloatArray | None:
     if not len(rows):
         return None
     return np.array([rows[0] - 0.5, cols[0] - 0.5, rows[-1] + 0.5, cols[-1] + 0.5])
-
-
-def deepest_point(mask: Array) -> tuple[int, int] | None:
-    """(y, x) of the pixel that is farthest from every pixel outside the mask; None for an empty mask.
-
-    What lies beyond the border of the array counts as outside. The distance is Euclidean and exact; among
-    equals the first in reading order wins. A good click: it stays inside where a centroid may not.
-
-    The distance changes by at most one from a pixel to the next, so a block whose centre is too shallow to
-    hold the deepest pixel is left out, and only the others are looked at more closely.
-    """
-    rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return None
-    crop = np.asarray(mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1], bool)
-    down, across = _column_distances(np.pad(crop, 1)), _column_distances(np.pad(crop.T, 1))
-    if down.max() <= across.max():  # the search takes time in proportion to this
-        deepest = _deepest_pixels(down)
-    else:
-        deepest = _deepest_pixels(across)[:, ::-1]
-    y, x = min(deepest.tolist())
-    return int(rows[0]) + y, int(cols[0]) + x
-
-
-def _deepest_pixels(vertical: Array) -> Array:
-    """(n, 2) all deepest pixels, from the distances within padded columns, (H + 2, W + 2)."""
-    limit = np.array(vertical.shape) - 3
-    side, best = LARGEST_BLOCK, 0.0
-    blocks = np.argwhere(np.ones(limit // side + 1, bool)) * side
-    while side > 1:
-        depths = np.sqrt(_squared_depths(vertical, np.minimum(blocks + side // 2, limit)))
-        best = max(best, float(depths.max()))
-        kept = blocks[depths + side * np.sqrt(0.5) >= best]
-        side //= 2
-        blocks = (kept[:, None] + side * np.array([(0, 0), (0, 1), (1, 0), (1, 1)])).reshape(-1, 2)
-        blocks = blocks[(blocks <= limit).all(axis=1)]
-    squared = _squared_depths(vertical, blocks)
-    deepest: Array = blocks[squared == squared.max()]
-    return deepest
-
-
-def _squared_depths(vertical: Array, pixels: Array) -> Array:
-    """(n,) squared distance of (n, 2) pixels to the outside."""
-    reach = int(vertical.max())
-    offsets = np.arange(-reach, reach + 1)
-    chunk = max((1 << 21) // len(offsets), 1)
-    depths = np.empty(len(pixels), np.int64)
-    for start in range(0, len(pixels), chunk):
-        y, x = pixels[start : start + chunk, :, None].transpose(1, 0, 2) + 1
-        across = vertical[y, np.clip(x + offsets, 0, vertical.shape[1] - 1)]
-        depths[start : start + chunk] = (across**2 + offsets**2).min(axis=1)
-    return depths
-
-
-def _column_distances(mask: BoolArray) -> Array:
-    """Distance of each pixel to the nearest pixel outside the mask in its own column."""
-    rows = np.arange(mask.shape[0])[:, None]
-    above = np.maximum.accumulate(np.where(mask, -1, rows), axis=0)
-    below = np.minimum.accumulate(np.where(mask, mask.shape[0], rows)[::-1], axis=0)[::-1]
-    distances: Array = np.minimum(rows - above, below - rows)
-    return distances

@@ -487,14 +487,6 @@ class ModelSpace:
         result: FloatArray = points[:, ::-1] / self.scale_yx + np.array(self.box_yxyx[:2])
         return result
 
-    def box_to_model(self, box_yxyx: Any) -> FloatArray:
-        """(4,) box_yxyx of the plane to (4,) box_xyxy of the model."""
-        return self.to_model(np.asarray(box_yxyx, np.float64).reshape(2, 2)).reshape(4)
-
-    def box_to_plane(self, box_xyxy: Any) -> FloatArray:
-        """(4,) box_xyxy of the model to (4,) box_yxyx of the plane."""
-        return self.to_plane(np.asarray(box_xyxy, np.float64).reshape(2, 2)).reshape(4)
-
 
 def resized_shape(shape: Shape2D, size: int) -> Shape2D:
     """Height and width after the longer side is brought to `size`, rounded as SAM does: int(side * scale + 0.5).

@@ -56,11 +56,3 @@ def affected_gaps(old: Mapping[int, Hashable], new: Mapping[int, Hashable]) -> t
         return gap in before and all(old[index] == new[index] for index in gap.anchors)
 
     return tuple(gap for gap in gaps_of(new) if not unchanged(gap))
-
-
-def affected_planes(
-    old: Mapping[int, Hashable], new: Mapping[int, Hashable], first: int, end: int
-) -> tuple[range, ...]:
-    """The planes of `affected_gaps` among `first` to `end` - 1, as ranges that are not empty."""
-    ranges = (gap.planes(first, end) for gap in affected_gaps(old, new))
-    return tuple(one for one in ranges if len(one))

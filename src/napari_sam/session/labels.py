@@ -6,8 +6,6 @@ import base64
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 
@@ -400,12 +398,6 @@ class Kept:
         self.at = self.journal.append(
             "delta", job=self.job, object=self.label, **delta.to_json(), region=mask, **more
         )
-
-
-def new_label_path(folder: Path, name: str) -> Path:
-    """Where to make a label array for an image: a name that every file system takes and that is new."""
-    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:60] or "image"
-    return folder / f"{plain}-{datetime.now():%Y%m%d-%H%M%S-%f}.zarr"
 
 
 def hull(region: Region | None, other: Region | None) -> BoxYXYX:

@@ -66,10 +66,6 @@ class Progress:
         jobs = sorted(self._jobs.values(), key=lambda job: (job.is_idle_work, -job.request.priority))
         return jobs[0] if jobs else None
 
-    def is_running(self, kind: type[Request]) -> bool:
-        """Whether a job of this kind has begun and not ended."""
-        return any(isinstance(job.request, kind) for job in self._jobs.values())
-
 
 def _advanced(job: JobStatus, value: object) -> JobStatus:
     if isinstance(value, EncodeEvent):

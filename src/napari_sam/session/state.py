@@ -31,8 +31,6 @@ class SessionState:
         Multiscale level of the labels, 0 is full resolution.
     seen_level : int, optional
         Multiscale level that the model looks at; as the view and the size of the object ask for when None.
-    channels : tuple of int, optional
-        Channels mixed into the image that the model sees; all when None.
     object_id : int
         The object that prompts go to, from 1.
     positive : bool
@@ -52,7 +50,6 @@ class SessionState:
     model: ModelSpec = field(default_factory=ModelSpec)
     level: int = 0
     seen_level: int | None = None
-    channels: tuple[int, ...] | None = None
     object_id: int = 1
     positive: bool = True
     policy: OverlapPolicy = OverlapPolicy.BACKGROUND_ONLY
