@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from napari_sam.session.hand import EditableLabels
-from napari_sam.session.labels import LabelArray, LabelDelta, impose, restore
+from napari_sam.session.labels import LabelArray, LabelDelta, impose, restore_many
 
 SHAPES = [(6, 7), (3, 6, 7), (2, 3, 6, 7)]
 
@@ -43,7 +43,7 @@ def test_any_index_writes_what_numpy_writes_and_tells_all_of_it(edit):
         impose(again, LabelDelta.from_json(delta.to_json()))
     np.testing.assert_array_equal(again.array, wanted)
     for delta in told:
-        restore(again, delta)
+        restore_many(again, [delta], [lambda _: None])
     np.testing.assert_array_equal(again.array, before)
 
 

@@ -14,7 +14,6 @@ from napari_sam.session.labels import (
     apply_edit,
     blocks_of,
     impose,
-    restore,
     restore_many,
 )
 from napari_sam.session.state import OverlapPolicy
@@ -23,6 +22,12 @@ SHAPE = (3, 5, 6)
 masks = hnp.arrays(bool, SHAPE[1:])
 label_planes = hnp.arrays(np.uint32, SHAPE[1:], elements=st.integers(0, 3))
 PLANE = PlaneRef(0, 1)
+
+
+def restore(labels, delta, *, forward=False):
+    """One change alone."""
+    (change,) = restore_many(labels, [delta], [lambda _: None], forward=forward)
+    return change
 
 
 def array_of(plane):

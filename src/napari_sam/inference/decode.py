@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_sam.core.arrays import Array, FloatArray
+from napari_sam.core.geometry import mask_to_box
 from napari_sam.core.planes import BoxYXYX
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import TileEmbedding
@@ -137,17 +138,12 @@ def localise(prompts: PromptSet, tile: TileEmbedding) -> tuple[FloatArray, Array
     space = tile_space(tile)
     points_xy = space.to_model(prompts.points_yx[inside])
     box = prompts.box_yxyx
-    if box is None and prompts.mask is not None and prompts.low_res_logits is None and prompts.mask.any():
-        box = _box_of(prompts.mask)
+    if box is None and prompts.mask is not None and prompts.low_res_logits is None:
+        box = mask_to_box(prompts.mask)
     if box is not None:
         box = np.concatenate([np.maximum(box[:2], low), np.minimum(box[2:], high)])
         box = space.to_model(box.reshape(2, 2)).ravel() if (box[2:] > box[:2]).all() else None
     return points_xy, prompts.polarity[inside].astype(np.int64), box
-
-
-def _box_of(mask: Array) -> FloatArray:
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([rows[0] - 0.5, cols[0] - 0.5, rows[-1] + 0.5, cols[-1] + 0.5])
 
 
 def crop_of(mask: Array, box: BoxYXYX) -> Array:

@@ -49,6 +49,7 @@ from napari_sam.inference.tiles import (
     best_tile,
     extent,
     has_useful_overview,
+    holds,
     overview,
     plan_tiles,
     tile_around,
@@ -230,7 +231,7 @@ class DecodingPlane:
         boxes = (first.box_yxyx,) if first.box_yxyx == overview(self.shape) else self.boxes
         blend = Blend(self.grid, boxes, OVERLAP * self.tile_size)
         points = prompts.points_yx[prompts.polarity] if len(boxes) > 1 else prompts.points_yx[:0]
-        extra = [best_tile(boxes, np.tile(p, 2)) for p in points if not _holds(first.box_yxyx, p)]
+        extra = [best_tile(boxes, np.tile(p, 2)) for p in points if not holds(first.box_yxyx, p)]
         return follow(blend, first, extra, lambda *known: self._ask(boxes, prompts, *known))
 
     def _ask(
@@ -273,7 +274,3 @@ def _drawn(answer: TileLogits, shape: Shape2D, prompts: PromptSet | None) -> Reg
 def _known(logits: FloatArray) -> FloatArray:
     """A joined map as a mask prompt: undecided where no tile has answered, within the usual range elsewhere."""
     return np.where(logits <= UNKNOWN, 0.0, np.clip(logits, -MASK_LOGIT, MASK_LOGIT)).astype(np.float32)
-
-
-def _holds(box: BoxYXYX, point_yx: FloatArray) -> bool:
-    return bool(box[0] - 0.5 <= point_yx[0] < box[2] - 0.5 and box[1] - 0.5 <= point_yx[1] < box[3] - 0.5)

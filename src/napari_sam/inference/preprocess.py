@@ -11,24 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_sam.core import spaces
 from napari_sam.core.arrays import Array
 from napari_sam.core.contrast import Contrast
 from napari_sam.core.models import InputRecipe
 from napari_sam.core.planes import Shape2D
 from napari_sam.core.results import as_image
-from napari_sam.inference.contrast import estimate_contrast
 from napari_sam.model.configs import SamConfig
-
-__all__ = [
-    "estimate_contrast",
-    "looks_rgb",
-    "normalise",
-    "resize",
-    "resized_shape",
-    "stretched",
-    "to_rgb",
-    "to_tensor",
-]
 
 _EPS = 1e-7
 
@@ -67,9 +56,7 @@ def resized_shape(shape: Shape2D, image_size: int, recipe: InputRecipe) -> Shape
     """Height and width in model space: the longest side fills it, or both where the recipe is MedSAM's."""
     if recipe is InputRecipe.MEDSAM:
         return image_size, image_size
-    scale = image_size / max(shape)
-    height, width = (max(1, int(side * scale + 0.5)) for side in shape)
-    return height, width
+    return spaces.resized_shape(shape, image_size)
 
 
 def to_tensor(rgb: Array, config: SamConfig, recipe: InputRecipe) -> Tensor:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from napari_sam.core.arrays import BoolArray, FloatArray
+from napari_sam.core.arrays import FloatArray
+from napari_sam.core.geometry import mask_to_box
 from napari_sam.core.planes import BoxYXYX, Shape2D
 from napari_sam.core.prompts import PromptSet
 
@@ -135,19 +136,15 @@ def extent(prompts: PromptSet) -> FloatArray | None:
         corners.append(points)
     if prompts.box_yxyx is not None:
         corners.append(prompts.box_yxyx.reshape(2, 2))
-    if prompts.mask is not None and prompts.mask.any():
-        corners.append(_mask_corners(prompts.mask))
+    outer = None if prompts.mask is None else mask_to_box(prompts.mask)
+    if outer is not None:
+        corners.append(np.add(outer, (0.5, 0.5, -0.5, -0.5)).reshape(2, 2))
     if not corners and len(prompts.points_yx):
         corners.append(prompts.points_yx)
     if not corners:
         return None
     stacked = np.concatenate(corners)
     return np.concatenate([stacked.min(0), stacked.max(0)])
-
-
-def _mask_corners(mask: BoolArray) -> FloatArray:
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return np.array([[rows[0], cols[0]], [rows[-1], cols[-1]]], np.float64)
 
 
 def size_of(prompts: PromptSet) -> Size:
@@ -272,9 +269,10 @@ def tiles_for(
             needed.add(overview(plane_shape))
         if first in boxes:
             points = one.points_yx[one.polarity]
-            needed |= {boxes[best_tile(boxes, np.tile(p, 2))] for p in points if not _inside(p, first)}
+            needed |= {boxes[best_tile(boxes, np.tile(p, 2))] for p in points if not holds(first, p)}
     return tuple(sorted(needed))
 
 
-def _inside(point_yx: FloatArray, box: BoxYXYX) -> bool:
+def holds(box: BoxYXYX, point_yx: FloatArray) -> bool:
+    """Whether a point lies in a tile."""
     return bool(box[0] - 0.5 <= point_yx[0] < box[2] - 0.5 and box[1] - 0.5 <= point_yx[1] < box[3] - 0.5)

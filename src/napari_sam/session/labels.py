@@ -225,26 +225,12 @@ def apply_edit(
     return delta, LabelChange(edit.plane, box, after)
 
 
-def restore(
-    labels: LabelArray, delta: LabelDelta, *, forward: bool = False, note: Note | None = None
-) -> LabelChange:
-    """Take a change back, or make it again (`forward`); voxels changed since by others are left alone."""
-    changed, before, after = delta.unpacked()
-    old, new = (before, after) if forward else (after, before)
-    with labels.lock:
-        values = labels.read(delta.plane, delta.box_yxyx)
-        restored = values.copy()
-        current = values[changed]
-        restored[changed] = np.where(current == old, new, current)
-        undone = LabelDelta.between(delta.plane, delta.box_yxyx, values, restored) if note else delta
-        _make(labels, undone, values, restored, note)
-    return LabelChange(delta.plane, delta.box_yxyx, restored)
-
-
 def restore_many(
     labels: LabelArray, deltas: Sequence[LabelDelta], notes: Sequence[Note], *, forward: bool = False
 ) -> list[LabelChange]:
-    """`restore` for changes of parallel planes, in order: reads and writes them as one block.
+    """Take changes of parallel planes back, or make them again, in order: reads and writes them as one block.
+
+    Voxels changed since by others are left alone.
 
     Parameters
     ----------

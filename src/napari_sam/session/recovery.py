@@ -39,12 +39,12 @@ from napari_sam.session.labels import (
     LabelDelta,
     apply_edit,
     impose,
-    restore,
 )
 from napari_sam.session.made import Made, MadeWith, made_changes, made_of
 from napari_sam.session.many import removals, write_many
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord, is_copied
+from napari_sam.session.restoring import restore_writes
 
 LABELS = "labels.zarr"
 """Name of the label array in a session folder."""
@@ -442,7 +442,8 @@ def _finish(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None
     """Bring an open job to its end."""
     journal = labels.journal
     if job.step is not None:
-        _finish_restoring(labels, number, job)
+        for _ in restore_writes(labels, job.step.writes, job.forward, number):
+            continue
     elif job.kind == "WriteLabels":
         _finish_writing(labels, number, job, story)
     elif job.kind == "RemoveObjects":
@@ -463,14 +464,6 @@ def _made(job: OpenJob, story: Story) -> tuple[Made, ...]:
     digests = {w["number"]: w.get("encoder_digest", "") for w in story.weights}
     how = MadeWith(story.models[number - 1], digests.get(number, ""), settings=settings)
     return made_of(drawn, story.contrasts, how)
-
-
-def _finish_restoring(labels: LabelArray, number: int, job: OpenJob) -> None:
-    assert job.step is not None
-    writes = job.step.writes if job.forward else reversed(job.step.writes)
-    for write in writes:
-        delta = LabelDelta.from_json(labels.journal.read(write.at))
-        restore(labels, delta, forward=job.forward, note=Kept(labels.journal, number))
 
 
 def _corrections(job: OpenJob, story: Story, journal: Journal) -> list[RecordChange]:
