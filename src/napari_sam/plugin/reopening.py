@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -120,24 +121,10 @@ def _matching(layers: Sequence[Any], image: ImageRef) -> Image | None:
     images = [layer for layer in layers if isinstance(layer, Image)]
     same_name = [layer for layer in images if layer.name == image.name]
     for layer in [*same_name, *images]:
-        if _size(layer) == _expected_size(image):
+        shape = layer.data[0].shape if layer.multiscale else layer.data.shape
+        if prod(shape) == prod(image.shape):
             return layer
     return None
-
-
-def _size(layer: Image) -> int:
-    shape = layer.data[0].shape if layer.multiscale else layer.data.shape
-    size = 1
-    for n in shape:
-        size *= int(n)
-    return size
-
-
-def _expected_size(image: ImageRef) -> int:
-    size = 1
-    for n in image.shape:
-        size *= n
-    return size
 
 
 def _ago(passed: Any) -> str:

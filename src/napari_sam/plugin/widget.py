@@ -35,7 +35,7 @@ from napari_sam.propagation.settings import Direction
 from napari_sam.session.doubt import describe, doubts
 from napari_sam.session.engine import Backend
 from napari_sam.session.finding import SessionInfo
-from napari_sam.session.resolve import Blocked, ResolvedSession
+from napari_sam.session.resolve import Blocked, ResolvedSession, parallel
 from napari_sam.session.state import OverlapPolicy
 
 if TYPE_CHECKING:
@@ -458,8 +458,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         if isinstance(resolved, Blocked):
             return
         plane, size = resolved.plane, self._axis_size()
-        encoded = [p.index for p in self.session.encoded if p.at(0) == plane.at(0)]
-        labelled = [p.index for p in self.session.record.written if p.at(0) == plane.at(0)]
+        encoded = [p.index for p in self.session.encoded if parallel(p, plane)]
+        labelled = [p.index for p in self.session.record.written if parallel(p, plane)]
         doubtful = doubts(self.session.record, plane)
         self.strip.show_planes(size, plane.index, encoded, labelled, doubtful)
         nothing = None if any(doubtful.values()) else "no plane of this object is doubtful"

@@ -29,6 +29,7 @@ def write_labels(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
 
     Raises
     ------
+    ExportError
         The labels could not be written.
     """
     data = data[0] if attributes.get("multiscale") else data

@@ -94,6 +94,8 @@ class StoreConformance:
             {"tile_yxyx": (0, 8, 8, 16)},
             {"pixels": "q" * 32},
             {"preprocessing": 2},
+            {"scale": 2},
+            {"side": 1},
         ],
         ids=lambda changes: str(next(iter(changes))),
     )
