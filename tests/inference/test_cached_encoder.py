@@ -82,6 +82,17 @@ def test_equal_pixels_elsewhere_are_found():
     assert predictor.n_encodes == 1
 
 
+def test_an_embedding_is_kept_under_the_pixels_it_was_made_of():
+    array, predictor, store = stack(), FakePredictor(), FakeStore()
+    before, contrast = array.copy(), Contrast((0,), (4000,))
+    encoder = CachedEncoder(ArrayVolume(array), predictor, store, contrast)
+    assert not encoder.is_cached(PlaneRef(0, 0))
+    array[0] = 0
+    encoder.embedding(PlaneRef(0, 0))
+    other = CachedEncoder(ArrayVolume(before), predictor, store, contrast)
+    assert not other.is_cached(PlaneRef(0, 0))
+
+
 def test_forgetting_pixels_after_a_change():
     array, predictor = stack(), FakePredictor()
     encoder = CachedEncoder(ArrayVolume(array), predictor, FakeStore(), Contrast((0,), (4000,)))

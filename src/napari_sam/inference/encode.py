@@ -274,8 +274,10 @@ class _PlaneWork:
 
     def rgb(self, box: BoxYXYX, side: Side) -> Array:
         """Pixels of one tile from one side, 8 bit."""
-        contrast = self.encoder.contrast_at(self.plane.time)
-        return side.of(self.source.rgb(self.pixels(box), box, contrast))
+        contrast, pixels = self.encoder.contrast_at(self.plane.time), self.pixels(box)
+        # kept under what is encoded now: the image may have changed since it was first seen
+        self.encoder.digests[self.source.plane, self.source.window(box)] = digest_array(pixels)
+        return side.of(self.source.rgb(pixels, box, contrast))
 
     def assembled(self) -> ImageEmbedding:
         """The embedding, once all tiles are found."""
