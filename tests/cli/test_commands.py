@@ -9,7 +9,7 @@ import zarr
 
 from napari_sam.cli import labelling
 from napari_sam.core.planes import PlaneRef, Region
-from napari_sam.core.results import PropagationStep
+from napari_sam.core.results import DOUBTFUL, Doubt, DoubtReason, PropagationStep
 from napari_sam.io.volume import open_volume
 from napari_sam.testing.phantoms import drifting_disc_volume
 
@@ -156,10 +156,14 @@ def test_tally_describes_doubt_and_nothing():
     square = np.zeros((6, 6), bool)
     square[1:5, 1:5] = True
     tally = labelling.Tally()
-    tally.add(PropagationStep(3, PlaneRef(0, 2), Region.from_mask(square), 0.9, 0.4))
-    assert tally.describe(3, "cell") == "object 3 (cell): planes 2-2, 16 voxels; look at plane 2"
+    doubt = Doubt.of({DoubtReason.AREA: DOUBTFUL})
+    tally.add(PropagationStep(3, PlaneRef(0, 2), Region.from_mask(square), 0.9, 0.4, doubt=doubt))
+    tally.add(
+        PropagationStep(3, PlaneRef(0, 3), Region.from_mask(square), 0.9, 0.4)
+    )  # the window finds none, too
+    assert tally.describe(3, "cell") == "object 3 (cell): planes 2-3, 32 voxels; look at plane 2"
     assert "nothing was found" in tally.describe(4, "")
-    assert tally.n_planes == 1
+    assert tally.n_planes == 2
 
 
 def test_ranges_in_words():

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam.core.planes import PlaneRef
-from napari_sam.core.results import PropagationStep, StopReason
+from napari_sam.core.results import DOUBTFUL, PropagationStep, StopReason
 from napari_sam.core.spaces import level_geometry
 
 if TYPE_CHECKING:
     from napari_sam.io.volume import Volume
 
 _BLOCK, _SIDE = 64, 512
-_DOUBTFUL_IOU = 0.6
+_UNSURE = 0.6
 
 
 def partial_path(output: Path) -> Path:
@@ -72,8 +72,8 @@ class Tally:
         if step.region.area:
             self.voxels[key] += step.region.area
             self.planes.setdefault(key, set()).add(index)
-            unlikely = min(step.iou_with_previous, step.predicted_iou) < _DOUBTFUL_IOU
-            if unlikely or step.doubt.value > 1 - _DOUBTFUL_IOU:
+            is_unsure = step.is_seed and step.predicted_iou < _UNSURE  # a seed has no doubt of its own
+            if is_unsure or step.doubt.value >= DOUBTFUL:
                 self.doubtful.setdefault(key, []).append(index)
         for stop in step.stops:
             self.ends.setdefault(key, []).append((index, stop.reason))

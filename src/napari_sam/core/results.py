@@ -233,6 +233,10 @@ class DoubtReason(StrEnum):
     FILLED = "it was filled in between its neighbours"
 
 
+DOUBTFUL = 0.35
+"""Planes with at least so much doubt are worth a look; measured, see ``docs/propagation.md``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Doubt:
     """How doubtful one plane of an object is.

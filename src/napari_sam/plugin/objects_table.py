@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 from qtpy.QtCore import QAbstractTableModel, Qt, Signal
 from qtpy.QtGui import QBrush, QColor, QFont
 
+from napari_sam.core.results import DOUBTFUL
 from napari_sam.plugin.strip import doubt_colour
-from napari_sam.session.doubt import DOUBTFUL, describe
+from napari_sam.session.doubt import describe
 from napari_sam.session.objects import ObjectRecord
 
 Index: TypeAlias = Any

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from napari_sam.core.planes import PlaneRef
-from napari_sam.core.results import PropagationStep
+from napari_sam.core.results import DOUBTFUL, PropagationStep
 from napari_sam.session.objects import ObjectRecord, PlaneScore
 from napari_sam.session.resolve import parallel
-
-DOUBTFUL = 0.35
-"""Planes with at least so much doubt are worth a look."""
 
 
 def doubts(record: ObjectRecord, like: PlaneRef) -> dict[int, float]:
