@@ -1,5 +1,6 @@
 """Which answer a user gets."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -216,3 +217,18 @@ def test_the_answer_to_a_box_alone_ends_near_it():
     found = prompted_parts(region, PromptSet(box_yxyx=(9.5, -0.5, 29.5, 19.5)))
     assert found.box_yxyx == (9, 0, 31, 21)
     assert prompted_parts(region, PromptSet([(12, 3)], box_yxyx=(9.5, -0.5, 29.5, 19.5))) is region
+
+
+@pytest.mark.parametrize(
+    "prompts", [PromptSet([(8005.0, 8005.0)]), PromptSet(box_yxyx=(7999, 7999, 8025, 8070))]
+)
+def test_what_is_kept_of_a_mask_costs_no_more_on_a_large_plane(prompts):
+    crop = np.ones((60, 60), bool)
+    crop[20:30] = False
+    region = Region((16_384, 16_384), (8000, 8000, 8060, 8060), crop)
+    tracemalloc.start()
+    try:
+        assert prompted_parts(region, prompts).box_yxyx == (8000, 8000, 8020, 8060)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
