@@ -7,6 +7,7 @@ import zarr
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.io.volume import open_volume
+from napari_sam.plugin import SegmentWidget, controller
 from napari_sam.session.resolve import Blocked
 from napari_sam.testing.phantoms import ball_volume, discs_plane, drifting_disc_volume
 
@@ -202,3 +203,68 @@ def test_choosing_again_leaves_no_empty_layers(segment, wait):
     widget.axes_box.setCurrentText("TZYX")
     wait(widget)
     assert len(widget.viewer.layers) == 8  # what was done stays
+
+
+def test_the_range_is_of_the_axis_that_is_sliced(segment, wait, qtbot):
+    widget = segment(np.zeros((10, 40, 50), np.uint8))
+    ends = widget.plane_range
+    widget.viewer.dims.order = (1, 0, 2)
+    qtbot.waitUntil(lambda: ends.last.maximum() == 39)
+    assert (ends.first.value(), ends.last.value()) == (0, 39)
+    assert (widget.session.state.first_plane, widget.session.state.last_plane) == (0, 39)
+    ends.last.setValue(20)
+    widget.viewer.dims.set_point(1, 7)
+    wait(widget)
+    assert ends.last.value() == 20  # what the user chose of this axis stays
+    widget.viewer.dims.order = (0, 1, 2)
+    qtbot.waitUntil(lambda: ends.last.maximum() == 9)
+    assert ends.last.value() == 9
+
+
+def test_the_range_is_known_once_the_3d_view_is_left(make_napari_viewer, wait, backend, qtbot):
+    viewer = make_napari_viewer(ndisplay=3)
+    viewer.add_image(np.zeros((10, 40, 50), np.uint8))
+    widget = SegmentWidget(viewer, backend)
+    viewer.window.add_dock_widget(widget)
+    viewer.dims.ndisplay = 2
+    qtbot.waitUntil(lambda: widget.plane_range.last.value() == 9)
+    assert widget.session.close(timeout=10)
+
+
+@pytest.mark.parametrize("shape", [(16, 48, 64), (20, 70, 80)])
+def test_other_pixels_in_the_layer_begin_anew(segment, wait, monkeypatch, shape):
+    warned = []
+    monkeypatch.setattr(controller, "show_warning", warned.append)
+    phantom = ball_volume((16, 48, 64), [(8, 24, 32)], 8.0)
+    widget = segment(phantom.image, name="balls")
+    widget.viewer.dims.set_point(0, 8)
+    widget.controller.layers.points.add((8, 24, 32))
+    wait(widget)
+    widget.session.commit()
+    wait(widget)
+    folder = widget.session.folder
+    layer = widget.viewer.layers["balls"]
+    layer.data = ball_volume(shape, [(4, 20, 20)], 8.0).image
+    wait(widget)
+    assert widget.session.folder != folder
+    assert str(folder) in warned[0]
+    assert widget.session.volume.shape_zyx() == shape
+    assert widget.plane_range.last.maximum() == shape[0] - 1
+    widget.viewer.dims.set_point(0, 4)
+    widget.controller.layers.points.add((4, 20, 20))
+    wait(widget)
+    truth = ball_volume(shape, [(4, 20, 20)], 8.0).labels[4] > 0
+    np.testing.assert_array_equal(widget.session.shown_prediction.mask, truth)
+
+
+def test_choosing_an_object_goes_to_its_time_as_well(segment, wait):
+    movie = np.stack([ball_volume((6, 48, 64), [(3, 24, 32)], 8.0).image] * 4)
+    widget = segment(movie, scale=(2.0, 3.0, 1.0, 1.0))
+    widget.viewer.dims.set_point((0, 1), (2.0, 9.0))
+    widget.controller.layers.points.add((1, 3, 24, 32))
+    wait(widget)
+    widget.session.next_object()
+    wait(widget)
+    widget.viewer.dims.set_point((0, 1), (6.0, 0.0))
+    widget.controller.choose_object(1)
+    assert widget.session.view == PlaneRef(0, 3, 0, 1)

@@ -7,6 +7,7 @@ import pytest
 from napari.layers import Points
 from npe2 import PluginManifest
 
+from napari_sam.plugin import controller
 from napari_sam.testing.phantoms import ball_volume
 
 pytestmark = pytest.mark.gui
@@ -214,3 +215,20 @@ def test_a_widget_opened_by_napari_knows_its_layers(make_napari_viewer, npe2pm, 
     wait(widget)
     assert widget.controller.image is None
     assert widget.session.close(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("translate", "warns"), [((1.0, 2.0, 3.0), False), ((0.0, 0.0, 0.0), True), (None, False)]
+)
+def test_labels_that_lie_elsewhere_on_screen_are_taken_with_a_warning(
+    segment, wait, monkeypatch, translate, warns
+):
+    warned = []
+    monkeypatch.setattr(controller, "show_warning", warned.append)
+    widget = segment(PHANTOM.image, scale=(2, 0.5, 0.5), translate=(1, 2, 3))
+    own = {} if translate is None else {"scale": (2, 0.5, 0.5), "translate": translate}
+    layer = widget.viewer.add_labels(PHANTOM.labels, **own)
+    widget.controller.adopt(layer)
+    wait(widget)
+    np.testing.assert_array_equal(widget.session.labels.array[:] > 0, PHANTOM.labels > 0)
+    assert ["lies elsewhere" in text for text in warned] == [True] * warns

@@ -25,7 +25,7 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.labels import LabelArray, LabelChange
 from napari_sam.session.preview import Redraw
 from napari_sam.session.recovery import Recovered
-from napari_sam.session.resolve import Blocked, check_plane, editable_level, parallel
+from napari_sam.session.resolve import Blocked, check_plane, editable_level
 from napari_sam.session.session import Session
 from napari_sam.session.shown import WHOLE, Shown
 
@@ -49,16 +49,20 @@ class SegmentController:
     ----------
     refreshed : Signal()
         Something that is shown beside the image may be different; at most every 30 ms.
+    image_replaced : Signal()
+        The image layer was given other pixels; work on it has begun anew.
     closed : bool
         Whether the session has ended.
     """
 
     refreshed = Signal()
+    image_replaced = Signal()
 
     def __init__(self, viewer: Any, backend: Backend | None = None, folder: str | Path | None = None) -> None:
         self.viewer = viewer
         self._camera = getattr(viewer, "scene", viewer).camera  # napari before 0.9 has no scene
         self.image: Any = None
+        self._pixels: Any = None
         self.layers: SessionLayers | None = None
         self._dispatch = QtDispatcher()
         folder = Path(folder) if folder is not None else _new_folder()
@@ -137,7 +141,8 @@ class SegmentController:
     def _enter_image(self, layer: Any, axes: str, channel: int | None, level: int | None) -> None:
         volume = open_layer(layer, axes, channel)
         frame = LayerFrame.of(layer, axes, volume)
-        self.image = layer
+        self.image, self._pixels = layer, layer.data
+        layer.events.data.connect(self._pixels_replaced)
         view = frame.view(self.viewer.dims, 0)
         if level is None:
             level = editable_level(volume, view.axis if isinstance(view, PlaneRef) else 0)
@@ -161,11 +166,12 @@ class SegmentController:
 
     def _leave_image(self, untouched: bool = False) -> None:
         if self.image is not None:
+            self.image.events.data.disconnect(self._pixels_replaced)
             for name in MOVED:
                 getattr(self.image.events, name).disconnect(self._image_moved)
         if self.layers is not None:
             self.layers.close(untouched)
-        self.image = self.layers = None
+        self.image = self._pixels = self.layers = None
         self.session.leave_volume()
 
     def open_session(self, folder: str | Path) -> None:
@@ -203,6 +209,11 @@ class SegmentController:
             return
         if isinstance(layer, Labels):
             self.session.editing.import_labels(self.layers.labels_of(layer, self.session.state.level))
+            if self.layers.lies_elsewhere(layer):
+                show_warning(
+                    f"'{layer.name}' lies elsewhere on screen than the image; "
+                    "its labels were taken voxel by voxel. Undo takes them back."
+                )
             layer.visible = False
         elif isinstance(layer, Points):
             self.layers.adopt_points(layer)
@@ -219,8 +230,8 @@ class SegmentController:
             and not self.layers.is_used(layer)
         )
 
-    def go_to_plane(self, index: int) -> None:
-        """Move the viewer's slider to a plane along the axis that is sliced."""
+    def go_to_plane(self, index: int, time: int | None = None) -> None:
+        """Move the viewer's sliders to a plane along the axis that is sliced, at this time or another one."""
         view, layers = self.session.view, self.layers
         if layers is not None and isinstance(view, PlaneRef):
             frame, dims = layers.frame, self.viewer.dims
@@ -228,8 +239,12 @@ class SegmentController:
             factor, offset = frame.level_transform(view.level)
             position = frame.position(dims)
             position[axis] = index * factor[axis] + offset[axis]
+            moved = [axis]
+            if time is not None and "T" in frame.axes:
+                moved.append(frame.axes.index("T"))
+                position[moved[-1]] = time
             world = frame.world.to_world(position[None])[0]
-            dims.set_point(axis + dims.ndim - frame.ndim, world[axis])
+            dims.set_point([a + dims.ndim - frame.ndim for a in moved], world[moved].tolist())
 
     def choose_object(self, object_id: int) -> None:
         """Go on with an object, and go to where it is."""
@@ -237,9 +252,10 @@ class SegmentController:
         view, record = self.session.view, self.session.record
         if not isinstance(view, PlaneRef):
             return
-        own = {p.index for p in (*record.written, *record.asked) if parallel(p, view)}
-        if own and view.index not in own:
-            self.go_to_plane(min(own, key=lambda index: abs(index - view.index)))
+        own = {p for p in (*record.written, *record.asked) if (p.axis, p.level) == (view.axis, view.level)}
+        if own and view not in own:
+            near = min(own, key=lambda p: (abs(p.time - view.time), abs(p.index - view.index)))
+            self.go_to_plane(near.index, near.time)
 
     def next_doubtful(self) -> None:
         """Go to the active object's next plane that is worth a look."""
@@ -345,6 +361,19 @@ class SegmentController:
             frame = LayerFrame.of(self.image, self.layers.frame.axes, self.session.volume)
             self.layers.follow_image(frame, self.session.state.level)
             self.show_view()
+
+    def _pixels_replaced(self, event: Any = None) -> None:
+        """Begin anew when the image layer is given another array: masks of the old one would lie on the new one."""
+        layer, axes, channel, _ = self._chosen
+        if layer.data is self._pixels:
+            return
+        if not self.session.is_untouched:
+            show_warning(
+                f"'{layer.name}' shows other pixels now, so work on it begins anew. "
+                f"What was done before is kept in {self.session.folder}"
+            )
+        self.choose_image(layer, axes if axes in axes_choices(layer) else None, channel)
+        self.image_replaced.emit()
 
     def _layer_removed(self, event: Any) -> None:
         if event.value is self.image:

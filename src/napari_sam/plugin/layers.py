@@ -128,6 +128,11 @@ class SessionLayers:
         sizes = dict(zip(self.frame.axes, wanted, strict=True))
         return AxisView(layer.data, self.frame.axes, "TZYX", tuple(sizes.get(a, 1) for a in "TZYX"))
 
+    def lies_elsewhere(self, layer: Labels) -> bool:
+        """Whether a Labels layer has a transform of its own, another one than labels of the image have."""
+        own, wanted = layer_space(layer).affine, layer_space(self.preview).affine
+        return not (np.allclose(own, wanted) or np.allclose(own, np.eye(len(own))))
+
     def remove_labels(self) -> None:
         """Take the labels layer out of the viewer, if it was made here."""
         layer, self.labels = self.labels, None

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
 
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.namesake import check_no_namesake
+from napari_sam.core.planes import PlaneRef
 from napari_sam.plugin.advice import advice
 from napari_sam.plugin.controller import SegmentController
 from napari_sam.plugin.dispatch import Soon
@@ -27,6 +28,7 @@ from napari_sam.plugin.layers import COLOURS, active_layer
 from napari_sam.plugin.models import model_details
 from napari_sam.plugin.objects import ObjectTable
 from napari_sam.plugin.parts import Form, allow, button, choice, dot, fill, quiet, row, scrolling, section
+from napari_sam.plugin.plane_range import PlaneRange
 from napari_sam.plugin.reopening import SessionOffer
 from napari_sam.plugin.saving import SaveButtons
 from napari_sam.plugin.space import axes_choices, axes_text
@@ -88,6 +90,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self._build()
         self._follow_layers()
         self.controller.refreshed.connect(self.refresh)
+        self.controller.image_replaced.connect(self._show_image)
         self.session.sessions_found.connect(self._offer)
         self.session.reopened.connect(self._show_settings)
         self.destroyed.connect(self.controller.close)
@@ -210,14 +213,11 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         return made
 
     def _propagate_parts(self) -> list[QWidget]:
-        self.first_box, self.last_box = QSpinBox(), QSpinBox()
-        for box in (self.first_box, self.last_box):
-            box.setKeyboardTracking(False)
-            box.valueChanged.connect(self._choose_range)
+        self.plane_range = PlaneRange(self._choose_range)
         self.direction_box = choice(self._choose_direction)
         fill(self.direction_box, DIRECTIONS)
         form = Form()
-        form.add("Range", row(self.first_box, QLabel("to"), self.last_box), "Planes that may be reached.")
+        form.add("Range", self.plane_range.widget, "Planes that may be reached.")
         form.add("Direction", self.direction_box, "Which way to go from the planes with prompts.")
         self.propagate_button = button(
             "Propagate", "Carry the object to its neighbours.", self.session.propagate, "propagate"
@@ -289,12 +289,16 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
             self._choose_image()
 
     def _choose_image(self) -> None:
+        self.controller.choose_image(self.image_box.currentData())
+        self._show_image()
+
+    def _show_image(self) -> None:
+        """What can be chosen of the image that work begins on."""
         layer = self.image_box.currentData()
         axes = axes_choices(layer) if layer is not None else ()
         fill(self.axes_box, [(axes_text(a), a) for a in axes])
         fill(self.channel_box, [("all mixed", None)])
         fill(self.level_box, [(AUTOMATIC, None)])
-        self.controller.choose_image(layer)
         self._fill_details()
         self.refresh()
 
@@ -310,12 +314,12 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         fill(self.level_box, choices, self.session.state.seen_level)
         for box, at_least in ((self.axes_box, 2), (self.channel_box, 2), (self.level_box, 3)):
             self._form.show_row(box, box.count() >= at_least)
-        size = self._axis_size()
-        for box, value in ((self.first_box, 0), (self.last_box, size - 1)):
-            with quiet(box):
-                box.setRange(0, size - 1)
-                box.setValue(value)
-        self._choose_range()
+        self._fill_range()
+
+    def _fill_range(self) -> None:
+        volume, view = self.session.volume, self.session.view
+        if isinstance(view, PlaneRef):  # else the axis is not known yet
+            self.plane_range.show_axis((volume, view.axis, view.level), self._axis_size())
 
     def _rechoose(self) -> None:
         """Begin again with other axes or another channel."""
@@ -347,8 +351,8 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.session.state.direction = self.direction_box.currentData()
 
     def _choose_range(self) -> None:
-        self.session.state.first_plane = self.first_box.value()
-        self.session.state.last_plane = self.last_box.value()
+        self.session.state.first_plane = self.plane_range.first.value()
+        self.session.state.last_plane = self.plane_range.last.value()
 
     def _set_polarity(self, positive: bool) -> None:
         self.session.state.positive = positive
@@ -390,11 +394,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         fill(self.device_box, DEVICES, state.model.device)
         with quiet(self.size_box):
             self.size_box.setValue(round(state.model.object_diameter or 0))
-        for box, value in zip((self.first_box, self.last_box), planes, strict=True):
-            if value is not None:
-                with quiet(box):
-                    box.setValue(value)
-        self._choose_range()
+        self.plane_range.show(*planes)
         self.refresh()
 
     def closeEvent(self, event: Any) -> None:
@@ -457,6 +457,7 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         self.planes_section.setVisible(isinstance(resolved, Blocked) or self._axis_size() > 1)
         if isinstance(resolved, Blocked):
             return
+        self._fill_range()
         plane, size = resolved.plane, self._axis_size()
         encoded = [p.index for p in self.session.encoded if parallel(p, plane)]
         labelled = [p.index for p in self.session.record.written if parallel(p, plane)]
