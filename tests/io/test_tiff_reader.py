@@ -2,13 +2,14 @@
 
 import gc
 import os
+import re
 
 import numpy as np
 import pytest
 import tifffile
 
 from napari_sam.core.planes import PlaneRef
-from napari_sam.errors import AxesError, VolumeError
+from napari_sam.errors import AxesError, InputWarning, VolumeError
 from napari_sam.io.readers import tiff
 from napari_sam.io.volume import open_volume
 
@@ -165,6 +166,103 @@ def test_pages_that_are_cut_off_tell_of_their_planes(tmp_path):
     cut(tmp_path / "a.tif", 0.5)
     with pytest.raises(VolumeError, match=r"a\.tif"):
         open_volume(tmp_path / "a.tif")
+
+
+@pytest.fixture(params=[None, "zlib"])
+def ome_set(tmp_path, request):
+    """Four planes in two OME-TIFF files of very different sizes, and what they hold."""
+    planes = np.random.default_rng(0).integers(0, 60000, (4, 64, 64)).astype("u2")
+    planes[1:] //= 50000
+    places = [(0, 0), (1, 0), (1, 1), (1, 2)]
+    data = "".join(
+        f'<TiffData FirstC="0" FirstT="0" FirstZ="{z}" IFD="{page}" PlaneCount="1">'
+        f'<UUID FileName="{file}.ome.tif">urn:uuid:{file}</UUID></TiffData>'
+        for z, (file, page) in enumerate(places)
+    )
+    pixels = (
+        '<Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" SizeX="64" SizeY="64" '
+        f'SizeZ="4" SizeC="1" SizeT="1" PhysicalSizeX="2" PhysicalSizeY="2" PhysicalSizeZ="5">{data}</Pixels></Image>'
+    )
+    for file in range(2):
+        xml = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{file}">{pixels}</OME>'
+        own = [plane for plane, (home, _) in zip(planes, places, strict=True) if home == file]
+        write_pages(tmp_path / f"{file}.ome.tif", own, xml, request.param)
+    return tmp_path, planes
+
+
+def write_pages(path, planes, xml, compression=None):
+    with tifffile.TiffWriter(path) as tif:
+        for i, plane in enumerate(planes):
+            first = {"description": xml.encode()} if i == 0 else {}
+            tif.write(plane, metadata=None, contiguous=False, compression=compression, **first)
+
+
+@pytest.mark.parametrize("member", ["0.ome.tif", "1.ome.tif"])
+def test_sets_of_ome_tiff_open_from_every_member(ome_set, member):
+    folder, planes = ome_set
+    with open_volume(folder / member) as volume:
+        assert volume.spacing_zyx == (5.0, 2.0, 2.0)
+        assert all(np.array_equal(volume.read_plane(PlaneRef(0, z)), planes[z]) for z in range(4))
+
+
+def test_a_set_of_which_another_file_is_cut_off(ome_set):
+    folder, _ = ome_set
+    cut(folder / "1.ome.tif", 0.99)
+    with pytest.raises(VolumeError, match=r"1\.ome\.tif is cut off"):
+        open_volume(folder / "0.ome.tif")
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("0.ome.tif", "open 0.ome.tif"), ("a.ome", "convert the set")])
+def test_a_part_that_another_file_describes(tmp_path, name, remedy):
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">'
+        f'<BinaryOnly MetadataFile="{name}" UUID="urn:uuid:0"/></OME>'
+    )
+    write_pages(tmp_path / "1.ome.tif", ARRAY[0, 0], xml)
+    with pytest.warns(InputWarning, match=f"{name} describes.*{remedy}"):
+        open_volume(tmp_path / "1.ome.tif").close()
+
+
+@pytest.mark.parametrize(
+    ("name", "left"), [("two.ome.tif", "ZYX (4, 16, 32) 'main'"), ("pages.tif", "YX (8, 32)")]
+)
+def test_other_images_of_a_file_are_named(tmp_path, name, left):
+    with tifffile.TiffWriter(tmp_path / name) as tif:
+        if name == "two.ome.tif":
+            tif.write(ARRAY[0, 0, :2, :8], metadata={"axes": "ZYX", "Name": "thumbnail"})
+            tif.write(ARRAY[0, 0], metadata={"axes": "ZYX", "Name": "main"})
+        else:
+            for height in (16, 8, 16):
+                tif.write(ARRAY[0, 0, 0, :height], metadata=None)
+    with pytest.warns(InputWarning, match="holds 2 images.*is opened, not 1 " + re.escape(f"({left}")):
+        open_volume(tmp_path / name).close()
+
+
+def test_a_voxel_size_that_is_left_out_is_said(tmp_path):
+    metadata = {"axes": "ZYX", **{f"PhysicalSize{a}": 2 for a in "XY"}}
+    metadata |= {f"PhysicalSize{a}Unit": "nm" for a in "XY"}
+    tifffile.imwrite(tmp_path / "a.ome.tif", ARRAY[0, 0], metadata=metadata)
+    with pytest.warns(InputWarning, match="along Z; 1 nanometer is used"):
+        volume = open_volume(tmp_path / "a.ome.tif")
+    assert (volume.spacing_zyx, volume.unit) == ((1.0, 2.0, 2.0), "nanometer")
+    volume.close()
+
+
+@pytest.mark.parametrize(
+    ("unit", "name"), [("µs", "microsecond"), ("d", "day"), ("ns", "nanosecond"), ("s", "second")]
+)
+def test_units_of_time_of_ome_tiff(tmp_path, unit, name):
+    metadata = {"axes": "TYX", "TimeIncrement": 5.0, "TimeIncrementUnit": unit}
+    tifffile.imwrite(tmp_path / "a.ome.tif", ARRAY[0, 0], metadata=metadata)
+    with open_volume(tmp_path / "a.ome.tif") as volume:
+        assert (volume.time_step, volume.time_unit) == (5.0, name)
+
+
+def test_unit_of_time_of_imagej(tmp_path):
+    metadata = {"axes": "TYX", "finterval": 3.0, "tunit": "min"}
+    tifffile.imwrite(tmp_path / "a.tif", ARRAY[0, 0], imagej=True, metadata=metadata)
+    with open_volume(tmp_path / "a.tif") as volume:
+        assert (volume.time_step, volume.time_unit) == (3.0, "minute")
 
 
 def test_files_are_closed(tmp_path, recwarn):

@@ -1,6 +1,14 @@
 import pytest
 
-from napari_sam.io.units import METERS, SYMBOLS, parse_unit, unit_ratio
+from napari_sam.io.units import (
+    METERS,
+    SECONDS,
+    SYMBOLS,
+    TIME_SYMBOLS,
+    parse_time_unit,
+    parse_unit,
+    unit_ratio,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +36,26 @@ def test_spellings(text, name):
 def test_every_symbol_is_understood():
     assert set(SYMBOLS) == set(METERS)
     assert all(parse_unit(symbol) == name for name, symbol in SYMBOLS.items())
+
+
+def test_every_symbol_of_time_is_understood():
+    assert set(TIME_SYMBOLS) == set(SECONDS)
+    assert all(parse_time_unit(symbol) == name for name, symbol in TIME_SYMBOLS.items())
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("us", "microsecond"),
+        ("sec", "second"),
+        ("Hours", "hour"),
+        ("mins", "minute"),
+        (None, ""),
+        ("moon", "moon"),
+    ],
+)
+def test_spellings_of_time(text, name):
+    assert parse_time_unit(text) == name
 
 
 def test_ratios():

@@ -32,6 +32,28 @@ SYMBOLS = {
 }
 """Symbols that OME-XML uses for the same units."""
 
+SECONDS = {
+    "nanosecond": 1e-9,
+    "microsecond": 1e-6,
+    "millisecond": 1e-3,
+    "second": 1.0,
+    "minute": 60.0,
+    "hour": 3600.0,
+    "day": 86400.0,
+}
+"""Length of each known unit of time, in seconds."""
+
+TIME_SYMBOLS = {
+    "nanosecond": "ns",
+    "microsecond": "µs",
+    "millisecond": "ms",
+    "second": "s",
+    "minute": "min",
+    "hour": "h",
+    "day": "d",
+}
+"""Symbols that OME-XML uses for the same units."""
+
 _ALIASES = {
     **{symbol: name for name, symbol in SYMBOLS.items()},
     "\u212b": "angstrom",
@@ -48,6 +70,15 @@ _ALIASES = {
     "metre": "meter",
     '"': "inch",
     "inches": "inch",
+}
+
+_TIME_ALIASES = {
+    **{symbol: name for name, symbol in TIME_SYMBOLS.items()},
+    "us": "microsecond",
+    "\u03bcs": "microsecond",
+    "msec": "millisecond",
+    "sec": "second",
+    "hr": "hour",
 }
 
 _UNKNOWN = {"", "pixel", "pixels", "px", "reference frame", "none", "null", "voxel", "dimensionless"}
@@ -68,6 +99,16 @@ def parse_unit(unit: object) -> str:
         return _ALIASES[text]
     lower = text.lower()
     return _ALIASES.get(lower, lower if lower in METERS else text)
+
+
+def parse_time_unit(unit: object) -> str:
+    """UDUNITS-2 name of a unit of time, "" when there is none; names not known are kept as they are."""
+    text = "" if unit is None else str(unit).strip()
+    lower = text.lower()
+    if lower in _UNKNOWN:
+        return ""
+    singular = lower.rstrip("s")
+    return _TIME_ALIASES.get(lower) or _TIME_ALIASES.get(singular, singular if singular in SECONDS else text)
 
 
 def unit_ratio(unit: str, into: str) -> float:

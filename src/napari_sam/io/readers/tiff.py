@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tifffile
 import zarr
 
-from napari_sam.errors import VolumeError
+from napari_sam.errors import InputWarning, VolumeError
 from napari_sam.io.axes import size_of
 from napari_sam.io.readers.pixels import Pixels
-from napari_sam.io.units import parse_unit, unit_ratio
+from napari_sam.io.units import parse_time_unit, parse_unit, unit_ratio
 
-SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".ome.tf2", ".lsm", ".stk", ".flex", ".qptiff", ".svs", ".ndpi")
+SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".tf2", ".lsm", ".stk", ".flex", ".qptiff", ".svs", ".ndpi")
+
+_PICTURE_FIRST = ("lsm", "svs", "ndpi", "qpi")
+"""Kinds of files whose first image is the picture; the others are thumbnails, labels and overviews of it."""
 
 
 def read_tiff(path: Path, series: int = 0) -> Pixels:
@@ -32,13 +36,19 @@ def read_tiff(path: Path, series: int = 0) -> Pixels:
     ------
     VolumeError
         If the file is not a TIFF, is cut off, or has no such series.
+
+    Warns
+    -----
+    InputWarning
+        If the file holds other images as well, is one part of a set that another file describes, or leaves out a
+        voxel size.
     """
     tif = _open(path)
     try:
         image = _series(tif, path, series)
         stores = [image.aszarr(level=level) for level in range(len(image.levels))]
         levels = tuple(zarr.open_array(store, mode="r") for store in stores)
-        known = _geometry(tif, image, series)
+        known = _geometry(tif, path, series)
     except BaseException:
         tif.close()
         raise
@@ -76,7 +86,20 @@ def _series(tif: Any, path: Path, series: int) -> Any:
         raise VolumeError(f"{path} holds {len(images)} images, there is no number {series}")
     image = images[series]
     _check_complete(image, tif, path)
+    if len(images) > 1 and image.kind not in _PICTURE_FIRST:
+        _warn_of_others(images, path, series)
     return image
+
+
+def _warn_of_others(images: Sequence[Any], path: Path, series: int) -> None:
+    names = [f"{i} ({one.axes} {one.shape} {one.name!r})" for i, one in enumerate(images)]
+    chosen = names.pop(series)
+    warnings.warn(
+        f"{path} holds {len(images)} images: {chosen} is opened, not {', '.join(names)}; "
+        "to work on another one, save it as a file of its own",
+        InputWarning,
+        stacklevel=2,
+    )
 
 
 def _check_complete(image: Any, tif: Any, path: Path) -> None:
@@ -86,12 +109,15 @@ def _check_complete(image: Any, tif: Any, path: Path) -> None:
         raise VolumeError(f"{path} is incomplete: it has {found} of {promised} planes; copy the file again")
     if image.kind not in ("imagej", "shaped") and _next_page_offset(tif) > tif.filehandle.size:
         raise VolumeError(f"{path} is cut off after {len(tif.pages)} pages; copy the file again")
-    end = _end_of_pages(image, path) if image.dataoffset is None else image.dataoffset + image.nbytes
-    size = tif.filehandle.size
-    if end > size and len(tif.series) == 1:
-        raise VolumeError(
-            f"{path} is cut off: it has {size} bytes, its data end at {end}; copy the file again"
-        )
+    if image.kind == "ome" or image.dataoffset is None:
+        ends = _ends_of_pages(image, path)
+    else:
+        ends = [(tif.filehandle, image.dataoffset + image.nbytes)]
+    for file, end in ends:
+        if end > file.size and len(tif.series) == 1:
+            raise VolumeError(
+                f"{file.path} is cut off: it has {file.size} bytes, its data end at {end}; copy the file again"
+            )
 
 
 def _next_page_offset(tif: Any) -> int:
@@ -106,8 +132,8 @@ def _next_page_offset(tif: Any) -> int:
     return int(offset)
 
 
-def _end_of_pages(image: Any, path: Path) -> int:
-    """Where the first and the last page end in the file, the greater of both."""
+def _ends_of_pages(image: Any, path: Path) -> list[tuple[Any, int]]:
+    """Where the first page, and the last one of each file that holds some, end in their file."""
     try:
         # Only OME-XML can promise planes that are elsewhere; looking at every page is slow.
         pages = list(image.pages) if image.kind == "ome" else [image.pages[0], image.pages[-1]]
@@ -118,18 +144,18 @@ def _end_of_pages(image: Any, path: Path) -> int:
         raise VolumeError(
             f"{path} is incomplete: {absent} of {len(pages)} planes are absent; copy the file again"
         )
-    ends = [
-        offset + count
-        for page in (pages[0], pages[-1])
+    last = {id(page.parent): page for page in pages}
+    return [
+        (page.parent.filehandle, offset + count)
+        for page in (pages[0], *last.values())
         for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
     ]
-    return max(ends, default=0)
 
 
-def _geometry(tif: Any, image: Any, series: int) -> dict[str, Any]:
+def _geometry(tif: Any, path: Path, series: int) -> dict[str, Any]:
     """Keyword arguments of `Pixels` that the file's metadata give."""
     if tif.is_ome and tif.ome_metadata:
-        return _ome_geometry(tif.ome_metadata, series)
+        return _ome_geometry(tif.ome_metadata, path, series)
     if tif.is_imagej:
         return _imagej_geometry(tif)
     if tif.is_lsm:
@@ -137,23 +163,48 @@ def _geometry(tif: Any, image: Any, series: int) -> dict[str, Any]:
     return {}
 
 
-def _ome_geometry(xml: str, series: int) -> dict[str, Any]:
-    images = tifffile.xml2dict(xml).get("OME", {}).get("Image", [])
+def _ome_geometry(xml: str, path: Path, series: int) -> dict[str, Any]:
+    ome = tifffile.xml2dict(xml).get("OME", {})
+    if "BinaryOnly" in ome:
+        _warn_of_part(path, str(ome["BinaryOnly"].get("MetadataFile", "another file")))
+    images = ome.get("Image", [])
     images = images if isinstance(images, list) else [images]
     pixels = images[series].get("Pixels", {}) if series < len(images) else {}
-    if "PhysicalSizeX" not in pixels and "PhysicalSizeY" not in pixels:
-        return {}
-    # OME-XML leaves the unit out where it is the default, which is the micrometer.
-    units = {a: parse_unit(pixels.get(f"PhysicalSize{a}Unit", "µm")) for a in "ZYX"}
-    unit = units["X"]
-    sizes = [float(pixels.get(f"PhysicalSize{a}", 1.0)) * unit_ratio(units[a], unit) for a in "ZYX"]
-    known: dict[str, Any] = {"spacing_zyx": tuple(sizes), "unit": unit}
+    known = _ome_spacing(pixels, path)
     if "TimeIncrement" in pixels:
         known["time_step"] = float(pixels["TimeIncrement"])
-        known["time_unit"] = {"s": "second", "ms": "millisecond", "min": "minute", "h": "hour"}.get(
-            str(pixels.get("TimeIncrementUnit", "s")), ""
-        )
+        known["time_unit"] = parse_time_unit(pixels.get("TimeIncrementUnit", "s"))
     return known
+
+
+def _ome_spacing(pixels: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    sizes = {a: float(pixels[f"PhysicalSize{a}"]) for a in "ZYX" if f"PhysicalSize{a}" in pixels}
+    if "X" not in sizes and "Y" not in sizes:
+        return {}
+    # OME-XML leaves the unit out where it is the default, which is the micrometer.
+    units = {a: parse_unit(pixels.get(f"PhysicalSize{a}Unit", "µm")) for a in sizes}
+    unit = units["X" if "X" in sizes else "Y"]
+    absent = [a for a in "ZYX" if a not in sizes and int(pixels.get(f"Size{a}", 1)) > 1]
+    if absent:
+        warnings.warn(
+            f"{path} does not say how large voxels are along {', '.join(absent)}; "
+            f"1 {unit or 'pixel'} is used: give the voxel size if you know it",
+            InputWarning,
+            stacklevel=2,
+        )
+    spacing = tuple(sizes[a] * unit_ratio(units[a], unit) if a in sizes else 1.0 for a in "ZYX")
+    return {"spacing_zyx": spacing, "unit": unit}
+
+
+def _warn_of_part(path: Path, name: str) -> None:
+    is_tiff = name.lower().endswith(SUFFIXES)
+    remedy = f"open {name}" if is_tiff else "convert the set to one OME-TIFF or OME-Zarr"
+    warnings.warn(
+        f"{path} is one part of the images that {name} describes: it opens with its own planes alone and without "
+        f"a voxel size; to see all of them, {remedy}",
+        InputWarning,
+        stacklevel=2,
+    )
 
 
 def _imagej_geometry(tif: Any) -> dict[str, Any]:
@@ -161,11 +212,12 @@ def _imagej_geometry(tif: Any) -> dict[str, Any]:
     tags = tif.pages[0].tags
     unit = parse_unit(metadata.get("unit"))
     y, x = (_pixel_size(tags.get(name)) for name in ("YResolution", "XResolution"))
-    if not unit and y == x == 1.0 and "spacing" not in metadata:
-        return {}
-    known: dict[str, Any] = {"spacing_zyx": (float(metadata.get("spacing", 1.0)), y, x), "unit": unit}
+    known: dict[str, Any] = {}
+    if unit or not y == x == 1.0 or "spacing" in metadata:
+        known.update(spacing_zyx=(float(metadata.get("spacing", 1.0)), y, x), unit=unit)
     if metadata.get("finterval"):
-        known.update(time_step=float(metadata["finterval"]), time_unit="second")
+        time_unit = parse_time_unit(metadata.get("tunit", "s"))
+        known.update(time_step=float(metadata["finterval"]), time_unit=time_unit)
     return known
 
 
