@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import AxesError, InputWarning, VolumeError
@@ -65,6 +66,24 @@ def test_plain_pages_are_planes(tmp_path):
         assert volume.axes == "ZYX"
         assert (volume.unit, volume.spacing_zyx) == ("", (1.0, 1.0, 1.0))
         assert np.array_equal(volume.read_plane(PlaneRef(1, 3)), ARRAY[0, 0, :, 3])
+
+
+@pytest.mark.parametrize("compression", ["lzw", "jpeg", "jpeg2000", "packbits", "zstd", "lzma"])
+def test_compressed_planes(tmp_path, compression):
+    plane = np.zeros((64, 64), "u1")
+    plane[16:32, 8:48] = 200
+    args = {"lossless": True} if compression == "jpeg" else None
+    tifffile.imwrite(tmp_path / "a.tif", plane, compression=compression, compressionargs=args)
+    with open_volume(tmp_path / "a.tif") as volume:
+        assert np.array_equal(volume.read_plane(PlaneRef(0, 0)), plane)
+
+
+def test_fax_compression(tmp_path):
+    plane = np.zeros((64, 64), bool)
+    plane[16:32, 8:48] = True
+    Image.fromarray(plane).save(tmp_path / "a.tif", compression="group4")
+    with open_volume(tmp_path / "a.tif") as volume:
+        assert np.array_equal(volume.read_plane(PlaneRef(0, 0)), plane)
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
