@@ -12,6 +12,7 @@ from PIL import Image
 from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import AxesError, InputWarning, VolumeError
 from napari_sam.io.readers import tiff
+from napari_sam.io.save import save_labels
 from napari_sam.io.volume import open_volume
 
 ARRAY = np.arange(2 * 3 * 4 * 16 * 32, dtype="u2").reshape(2, 3, 4, 16, 32)
@@ -45,6 +46,13 @@ def test_units_of_ome_tiff_that_differ(tmp_path):
     with open_volume(tmp_path / "a.ome.tif") as volume:
         assert volume.unit == "nanometer"
         assert volume.spacing_zyx == pytest.approx((50, 5, 5))
+
+
+@pytest.mark.parametrize("ending", [".tif", ".tf2", ".ome.tf2", ".tf8", ".btf"])
+def test_all_endings_that_are_written_open(tmp_path, ending):
+    save_labels(ARRAY[0, 0], tmp_path / f"a{ending}")
+    with open_volume(tmp_path / f"a{ending}") as volume:
+        assert np.array_equal(volume.read_plane(PlaneRef(0, 1)), ARRAY[0, 0, 1])
 
 
 def test_imagej_hyperstack(tmp_path):

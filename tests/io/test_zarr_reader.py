@@ -119,6 +119,58 @@ def test_names_of_dimensions_are_used(tmp_path):
     assert open_volume(tmp_path / "b.zarr").n_channels == 3
 
 
+@pytest.mark.parametrize(
+    ("names", "axes"),
+    [
+        (["time", "y", "x"], "TYX"),
+        (["channel", "Y", "X"], "CYX"),
+        (["depth", "height", "width"], "ZYX"),
+        (["columns", "rows", "band"], "XYZ"),
+        (["a", "b", "c"], "ZYX"),
+    ],
+)
+def test_long_names_of_dimensions_are_used(tmp_path, names, axes):
+    zarr.create_array(tmp_path / "a.zarr", data=ARRAY[0, 0], dimension_names=names)
+    assert open_volume(tmp_path / "a.zarr").axes == axes
+
+
+@pytest.mark.parametrize("last", ["z", "depth", "slice"])
+def test_names_of_axes_that_are_known_stay(tmp_path, last):
+    multiscale = {
+        "axes": [{"name": name, "type": "space"} for name in ("x", "y", last)],
+        "datasets": [
+            {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 2.0, 3.0]}]}
+        ],
+    }
+    group = zarr.create_group(
+        tmp_path / "a.zarr", attributes={"ome": {"version": "0.5", "multiscales": [multiscale]}}
+    )
+    group.create_array("0", data=ARRAY[0, 0].T)
+    volume = open_volume(tmp_path / "a.zarr")
+    assert (volume.axes, volume.spacing_zyx) == ("XYZ", (3.0, 2.0, 1.0))
+
+
+@pytest.mark.parametrize("names", ["yx", "czyx"])
+def test_as_many_names_as_dimensions(tmp_path, names):
+    multiscale = {"axes": [{"name": name} for name in names], "datasets": [{"path": "0"}]}
+    group = zarr.create_group(
+        tmp_path / "a.zarr", attributes={"ome": {"version": "0.5", "multiscales": [multiscale]}}
+    )
+    group.create_array("0", data=ARRAY[0, 0])
+    with pytest.raises(
+        AxesError, match=f"names {len(names)} dimensions '{names.upper()}', but the array has 3"
+    ):
+        open_volume(tmp_path / "a.zarr")
+    assert open_volume(tmp_path / "a.zarr", axes="ZYX").shape_zyx() == (8, 16, 32)
+
+
+def test_a_zipped_folder_says_so(tmp_path):
+    zarr.create_array(tmp_path / "in" / "a.zarr", data=ARRAY[0, 0])
+    shutil.make_archive(str(tmp_path / "a.zarr"), "zip", tmp_path / "in")
+    with pytest.raises(VolumeError, match=r"no zarr metadata at its top.*zip what is in the folder"):
+        open_volume(tmp_path / "a.zarr.zip")
+
+
 def test_five_dimensions_without_axes(tmp_path):
     zarr.create_array(tmp_path / "a.zarr", data=ARRAY)
     with pytest.raises(AxesError, match="axes='TCZYX'"):

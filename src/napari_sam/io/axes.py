@@ -21,7 +21,24 @@ SPATIAL = "ZYX"
 CHANNELS = "CS"
 LETTERS = "TCZYXS"
 DROPPED = "_"
+UNKNOWN = "?"
 TRACKING = ":T"
+
+_NAMES = {
+    "TIME": "T",
+    "CHANNEL": "C",
+    "DEPTH": "Z",
+    "HEIGHT": "Y",
+    "ROW": "Y",
+    "WIDTH": "X",
+    "COLUMN": "X",
+}
+
+
+def letter_of(name: object) -> str:
+    """Letter of an axis that a file names by letter or by word, "?" for a name that means nothing to us."""
+    word = str(name).upper()
+    return word if word in tuple(LETTERS) else _NAMES.get(word.removesuffix("S"), UNKNOWN)
 
 
 def exchange_time(letters: str) -> str:
@@ -100,14 +117,19 @@ def settle_axes(letters: str, shape: Sequence[int]) -> str:
     Raises
     ------
     AxesError
-        When more than one dimension stays unknown.
+        When more than one dimension stays unknown, or the letters are not as many as the dimensions.
     """
+    if len(letters) != len(shape):
+        raise AxesError(
+            f"the file names {len(letters)} dimensions {letters!r}, but the array has {len(shape)} "
+            f"(shape {tuple(shape)}); pass axes, one letter a dimension, such as axes='TCZYX'"
+        )
     settled = [
-        a if a in LETTERS else (DROPPED if n == 1 else "?") for a, n in zip(letters, shape, strict=True)
+        a if a in LETTERS else (DROPPED if n == 1 else UNKNOWN) for a, n in zip(letters, shape, strict=True)
     ]
-    if settled.count("?") == 1 and "Z" not in settled:
-        settled[settled.index("?")] = "Z"
-    if "?" in settled:
+    if settled.count(UNKNOWN) == 1 and "Z" not in settled:
+        settled[settled.index(UNKNOWN)] = "Z"
+    if UNKNOWN in settled:
         raise AxesError(
             f"the file names its dimensions {letters!r} (shape {tuple(shape)}), which cannot be told apart; "
             "pass axes, one letter a dimension, such as axes='TCZYX'"

@@ -13,7 +13,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from napari_sam.errors import VolumeError
-from napari_sam.io.axes import LETTERS, SPATIAL
+from napari_sam.io.axes import SPATIAL, UNKNOWN, letter_of
 from napari_sam.io.readers.pixels import Pixels, Triple
 from napari_sam.io.units import parse_unit, unit_ratio
 
@@ -72,6 +72,8 @@ def read_zarr_path(path: Path) -> Pixels:
             f"{path} is a folder without zarr metadata; pass the folder that holds zarr.json or .zgroup"
         )
     try:
+        if path.is_file():
+            _check_zip(path)
         store = LocalStore(path, read_only=True) if path.is_dir() else ZipStore(path, mode="r")
         pixels = read_zarr(zarr.open(store, mode="r"), str(path))
     except VolumeError:
@@ -79,6 +81,16 @@ def read_zarr_path(path: Path) -> Pixels:
     except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise VolumeError(f"cannot open the zarr {path}: {error}; the copy may be incomplete") from error
     return replace(pixels, close=store.close)
+
+
+def _check_zip(path: Path) -> None:
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+    if not set(names) & set(_METADATA):
+        raise VolumeError(
+            f"{path} has no zarr metadata at its top ({', '.join(names[:3]) or 'it is empty'}); "
+            "zip what is in the folder of the zarr, not the folder itself"
+        )
 
 
 def read_zarr(node: zarr.Array | zarr.Group, source: str | None = None) -> Pixels:
@@ -152,11 +164,10 @@ def _read_single(group: zarr.Group, attributes: Mapping[str, Any], source: str |
 
 
 def _named_axes(array: zarr.Array) -> str | None:
-    """Axes from the names that zarr v3 or xarray keep with an array, if all of them are ours."""
+    """Axes from the names that zarr v3 or xarray keep with an array, if they tell where Y and X are."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.asdict().get("_ARRAY_DIMENSIONS")
-    if not names or not all(isinstance(n, str) and len(n) == 1 and n.upper() in LETTERS for n in names):
-        return None
-    return "".join(names).upper()
+    letters = "".join(letter_of(name) for name in names or ())
+    return letters if {"Y", "X"} <= set(letters) else None
 
 
 def _own_geometry(array: zarr.Array) -> dict[str, Any]:
@@ -214,17 +225,16 @@ def _ome_axes(axes: Any, ndim: int) -> tuple[str, list[str]]:
         return "TCZYX"[-ndim:], [""] * ndim
     entries = [entry if isinstance(entry, Mapping) else {"name": entry} for entry in axes]
     letters = [_axis_letter(entry) for entry in entries]
-    space = [i for i, letter in enumerate(letters) if letter in SPATIAL or letter == "?"]
-    if "?" in letters:
-        for index, letter in zip(reversed(space), reversed(SPATIAL), strict=False):
-            letters[index] = letter
+    unnamed = [i for i, letter in enumerate(letters) if letter == UNKNOWN]
+    left = [letter for letter in SPATIAL if letter not in letters]
+    for index, letter in zip(reversed(unnamed), reversed(left), strict=False):
+        letters[index] = letter
     return "".join(letters), [str(entry.get("unit") or "") for entry in entries]
 
 
 def _axis_letter(entry: Mapping[str, Any]) -> str:
-    name = str(entry.get("name", "")).upper()
     by_type = {"time": "T", "channel": "C"}.get(str(entry.get("type", "")))
-    return by_type or (name if name in LETTERS and len(name) == 1 else "?")
+    return by_type or letter_of(entry.get("name", ""))
 
 
 def _compose(ndim: int, inner: Any, outer: Any) -> tuple[list[float], list[float]]:
