@@ -1,6 +1,7 @@
 """What is saved is what was given, at the same place, in the form asked for."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import dask.array as da
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io import save_tiff
+from napari_sam.io.label_source import label_source
 from napari_sam.io.labels import create_labels
 from napari_sam.io.properties import OME, read_properties
 from napari_sam.io.save import SaveOptions, iter_save_labels, save_labels
@@ -101,6 +103,16 @@ def test_time_is_kept(tmp_path):
         saved, volume = read_all(save_labels(labels, tmp_path / f"a{ending}", image))
         assert np.array_equal(saved, labels)
         assert volume.axes == "TZYX"
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "unit"), [("a.tif", 0.02, "second"), ("a.ome.tif", 20.0, "millisecond")]
+)
+def test_any_unit_of_time_is_kept_in_a_tiff(tmp_path, name, step, unit):
+    source = replace(label_source(np.ones((2, 3, 9, 9), "u1"), time_step=20.0), time_unit="millisecond")
+    save_labels(source, tmp_path / name)
+    with open_volume(tmp_path / name) as volume:
+        assert (volume.time_step, volume.time_unit) == (pytest.approx(step), unit)
 
 
 @pytest.mark.parametrize(

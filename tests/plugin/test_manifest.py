@@ -1,5 +1,6 @@
 """What the manifest promises is there and works through napari's own doors."""
 
+from contextlib import nullcontext
 from importlib import import_module
 from importlib.resources import files
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from npe2 import PluginManifest
 
-from napari_sam.errors import DependencyError
+from napari_sam.errors import DependencyError, InputWarning
 from napari_sam.io.volume import open_volume
 from napari_sam.plugin import SegmentWidget
 from napari_sam.plugin.writers import write_labels
@@ -55,6 +56,35 @@ def test_a_labels_layer_is_written_with_its_size(tmp_path, name):
     from napari_sam.core.planes import PlaneRef
 
     np.testing.assert_array_equal(volume.read_plane(PlaneRef(0, 1)), data[1])
+
+
+@pytest.mark.parametrize("name", ["labels.ome.zarr", "labels.ome.tif"])
+@pytest.mark.parametrize(
+    ("shape", "scale", "units", "expected"),
+    [
+        (
+            (2, 3, 9, 9),
+            (5, 2, 0.5, 0.5),
+            ("ms", "um", "um", "um"),
+            ((2, 0.5, 0.5), "micrometer", 5.0, "millisecond"),
+        ),
+        ((3, 9, 9), (500, 0.5, 0.5), ("nm", "um", "um"), ((0.5, 0.5, 0.5), "micrometer", 1.0, "")),
+        ((3, 9, 9), (5, 0.5, 0.5), ("s", "um", "um"), ((1, 0.5, 0.5), "micrometer", 5.0, "second")),
+        ((9, 9), (0.5, 0.5), ("um", "um"), ((1, 0.5, 0.5), "micrometer", 1.0, "")),
+        ((2, 3, 9, 9), (5, 2, 0.5, 0.5), None, ((2, 0.5, 0.5), "", 5.0, "")),
+    ],
+)
+def test_units_and_time_of_a_labels_layer_are_written(tmp_path, name, shape, scale, units, expected):
+    from napari.layers import Labels
+
+    data, attributes, _ = Labels(np.ones(shape, np.uint8), scale=scale, units=units).as_layer_data_tuple()
+    lost = len(shape) == 4 and units is None and name.endswith("tif")
+    with pytest.warns(InputWarning, match="no place for a time step") if lost else nullcontext():
+        write_labels(str(tmp_path / name), data, attributes)
+    volume = open_volume(tmp_path / name)
+    found = volume.spacing_zyx, volume.unit, volume.time_step, volume.time_unit
+    assert found == (pytest.approx(expected[0]), expected[1], 1.0 if lost else expected[2], expected[3])
+    volume.close()
 
 
 def test_the_older_plugin_of_the_same_name_is_found_and_named(make_napari_viewer, older_plugin):

@@ -5,10 +5,12 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+import tifffile
 from napari.layers import Image, Labels
 from npe2 import PluginManifest
 
 from napari_sam.core.planes import PlaneRef
+from napari_sam.errors import InputWarning
 from napari_sam.io.save import save_labels
 from napari_sam.plugin.readers import PLUGIN, get_reader, reader_for
 from napari_sam.plugin.space import axes_choices, open_layer
@@ -67,6 +69,18 @@ def test_labels_come_with_what_is_known_of_their_objects(tmp_path, name):
     assert rows.loc[[2, 7], "name"].tolist() == ["42", "left"]
     assert rows.loc[7, "predicted_iou"] == 0.9
     gc.collect()
+
+
+@pytest.mark.parametrize("unit", ["foo", "stage units"])
+def test_a_unit_that_nobody_knows_becomes_pixels(tmp_path, unit):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, IMAGE.astype("u2"), imagej=True, resolution=(2, 2), metadata={"axes": "ZYX", "unit": unit}
+    )
+    with pytest.warns(InputWarning, match=f"sizes in '{unit}'"):
+        layer = read(path)
+    assert [str(one) for one in layer.units] == ["pixel"] * 3
+    np.testing.assert_allclose(layer.scale, (1, 0.5, 0.5))
 
 
 def test_only_a_single_zarr_or_tiff_is_taken(tmp_path):

@@ -16,13 +16,11 @@ from napari_sam.io.atomic import replacing
 from napari_sam.io.label_source import LabelSource
 from napari_sam.io.labels import smallest_label_dtype
 from napari_sam.io.properties import OME, Properties, add_annotations, imagej_properties
-from napari_sam.io.units import SYMBOLS
+from napari_sam.io.units import SECONDS, SYMBOLS, TIME_SYMBOLS
 
 _SCHEMA = f"{OME} {OME}/ome.xsd"
 _CLASSIC_LIMIT = 2**32 - 2**25
 """Bytes that a TIFF with 32 bit offsets holds, less room for its directories."""
-
-_SECONDS = {"second": "s", "millisecond": "ms", "microsecond": "µs", "minute": "min", "hour": "h", "day": "d"}
 
 
 def iter_save_tiff(
@@ -37,6 +35,7 @@ def iter_save_tiff(
     ExportError
         If an id needs more than 32 bits or the file cannot be written.
     """
+    _warn_of_time(source)
     total = 2 * source.n_planes
     largest = 0
     for done, (_, _, plane) in enumerate(source.planes(), start=1):
@@ -84,6 +83,16 @@ def _dtype(largest: int, path: Path) -> np.dtype[Any]:
     return dtype
 
 
+def _warn_of_time(source: LabelSource) -> None:
+    if source.shape[0] > 1 and source.time_step != 1.0 and source.time_unit not in SECONDS:
+        warnings.warn(
+            f"a TIFF has no place for a time step of {source.time_step} {source.time_unit or 'of no unit'}; "
+            "save as .ome.zarr to keep it",
+            InputWarning,
+            stacklevel=4,
+        )
+
+
 def _resolution(source: LabelSource) -> dict[str, Any]:
     """Tags that count pixels per unit, as ImageJ and viewers without OME read them."""
     _, y, x = source.spacing_zyx
@@ -98,8 +107,8 @@ def _imagej_description(source: LabelSource, largest: int) -> str:
     if source.unit:
         lines.append(f"unit={'um' if source.unit == 'micrometer' else source.unit}")
     lines.append(f"spacing={source.spacing_zyx[0]!r}")
-    if source.time_unit == "second":
-        lines.append(f"finterval={source.time_step!r}")
+    if source.time_unit in SECONDS:  # ImageJ's own unit of time is the second
+        lines.append(f"finterval={float(source.time_step * SECONDS[source.time_unit])!r}")
     lines += ["loop=false", "min=0.0", f"max={float(max(largest, 1))}"]
     return "\n".join(lines) + "\n"
 
@@ -120,8 +129,9 @@ def ome_xml(source: LabelSource, dtype: np.dtype[Any], name: str, properties: Pr
         **{f"PhysicalSize{a}": repr(sizes[a]) for a in "XYZ"},
         **{f"PhysicalSize{a}Unit": SYMBOLS.get(source.unit, "pixel") for a in "XYZ"},
     }
-    if source.time_unit in _SECONDS:
-        pixels.update(TimeIncrement=repr(source.time_step), TimeIncrementUnit=_SECONDS[source.time_unit])
+    if source.time_unit in SECONDS:
+        unit = TIME_SYMBOLS[source.time_unit]
+        pixels.update(TimeIncrement=repr(float(source.time_step)), TimeIncrementUnit=unit)
     root = ElementTree.Element(
         "OME",
         {

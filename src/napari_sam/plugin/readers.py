@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 from npe2 import PluginManager
 
+from napari_sam.errors import InputWarning
 from napari_sam.io.axes import CHANNELS
 from napari_sam.io.properties import Properties, read_properties
 from napari_sam.io.readers.ome_zarr import is_label_image, is_zarr
 from napari_sam.io.readers.tiff import SUFFIXES
+from napari_sam.io.units import METERS, SECONDS
 from napari_sam.io.volume import Volume, open_volume
 
 LayerData = tuple[Any, dict[str, Any], str]
@@ -37,6 +40,11 @@ def read_layers(path: str | list[str]) -> list[LayerData]:
     ------
     VolumeError
         It cannot be read as one image.
+
+    Warns
+    -----
+    InputWarning
+        Its unit is none that napari knows; the layer has pixels.
     """
     place = _only(path)
     volume = open_volume(place)
@@ -71,13 +79,25 @@ def _geometry(volume: Volume) -> dict[str, Any]:
         axes = axes[:-1]
     scale = dict(zip("ZYX", volume.spacing_zyx)) | {"T": volume.time_step}
     translate = dict(zip("ZYX", volume.translate_zyx))
-    units = dict.fromkeys("ZYX", volume.unit) | {"T": volume.time_unit}
+    units = dict.fromkeys("ZYX", _known(volume.unit, volume)) | {"T": _known(volume.time_unit, volume)}
     found: dict[str, Any] = {
         "scale": [scale.get(a, 1.0) for a in axes],
         "translate": [translate.get(a, 0.0) for a in axes],
         "units": [units.get(a) or "pixel" for a in axes],
     }
     return found | ({"axis_labels": tuple(axes.lower())} if axes.isalpha() else {})
+
+
+def _known(unit: str, volume: Volume) -> str:
+    """A unit that napari takes; none for one that a file made up, over which it would fail to make the layer."""
+    if not unit or unit in METERS or unit in SECONDS:
+        return unit
+    warnings.warn(
+        f"{volume.source} gives sizes in {unit!r}, which is no unit that is known; the layer has pixels of the same sizes",
+        InputWarning,
+        stacklevel=2,
+    )
+    return ""
 
 
 def _only(path: str | list[str]) -> Path:
