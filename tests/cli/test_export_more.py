@@ -62,6 +62,14 @@ def test_meshes(call, labels_path, tmp_path):
     assert "object_1" not in (tmp_path / "one.obj").read_text()
 
 
+def test_meshes_of_a_time_point(call, phantom, tmp_path):
+    movie = np.stack([phantom.labels == 1, 7 * (phantom.labels == 1)]).astype("u1")
+    save_labels(movie, tmp_path / "movie.ome.zarr")
+    code, _, err = call("export", tmp_path / "movie.ome.zarr", tmp_path / "a.obj", "--time", "1")
+    assert (code, err) == (0, "")
+    assert "o object_7" in (tmp_path / "a.obj").read_text()
+
+
 def test_what_cannot_be_is_said(call, labels_path, image_path, tmp_path):
     assert call("export", labels_path, tmp_path / "m", "--meshes", "ply")[0] == 2
     assert call("export", labels_path, tmp_path / "m.obj", "--object", "two")[0] == 2

@@ -130,6 +130,24 @@ def test_table_has_properties_first_and_one_row_an_object(tmp_path):
     assert rows[0]["unit"] == "voxel"
 
 
+@pytest.mark.parametrize(
+    "properties",
+    [{1: {"name": "a"}, 2: {"time": 3, "area": 4}}, {1: {"volume": 3, "unit": "q"}}, {2: {"label": 7}}],
+)
+def test_properties_never_hide_what_is_measured(tmp_path, properties):
+    labels = np.zeros((3, 5, 5), np.uint8)
+    labels[1, 1:3, 1], labels[:, 4, 4] = 1, 2
+    list(iter_save_table(labels, tmp_path / "plain.csv"))
+    list(iter_save_table(labels, tmp_path / "t.csv", properties=properties))
+    plain, rows = (
+        list(csv.DictReader((tmp_path / name).read_text().splitlines())) for name in ("plain.csv", "t.csv")
+    )
+    assert [{name: row[name] for name in plain[0]} for row in rows] == plain
+    for row in rows:
+        for name, value in properties.get(int(row["label"]), {}).items():
+            assert row[f"own_{name}" if name in plain[0] else name] == str(value)
+
+
 def test_nothing_there_makes_a_table_without_rows(tmp_path):
     list(iter_save_table(np.zeros((2, 4, 4), np.uint8), tmp_path / "t.csv"))
     assert (tmp_path / "t.csv").read_text().strip() == "label"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from napari_sam.errors import ExportError
+from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io import meshes
 from napari_sam.io.label_source import label_source
 from napari_sam.io.measure import measure_objects
@@ -15,6 +15,9 @@ from napari_sam.io.volume import open_volume
 from napari_sam.testing.phantoms import ball_volume
 
 TWO = ball_volume((24, 64, 80), [(12, 20, 20), (11, 40, 55)], [8.2, 9.4]).labels
+
+MOVIE = np.zeros((3, 4, 9, 9), np.uint8)
+MOVIE[0, 1, 2:4, 2:4], MOVIE[2, 2, 5:8, 5:8] = 9, 4
 
 
 def whole(labels, label, **given):
@@ -101,6 +104,31 @@ def test_folder_has_a_file_an_object(tmp_path):
     assert names[:2] == ["object_00001.obj", "object_00001.stl"]
     list(iter_save_mesh(labels, tmp_path / "some", options=MeshOptions(objects=[2])))
     assert [p.name for p in (tmp_path / "some").iterdir()] == ["object_00002.obj"]
+
+
+@pytest.mark.parametrize(("time", "names"), [(0, ["object_9"]), (2, ["object_4"])])
+def test_meshes_are_of_the_time_point_asked_for(tmp_path, time, names):
+    list(iter_save_mesh(MOVIE, tmp_path / "a.obj", options=MeshOptions(time=time)))
+    assert list(read_obj(tmp_path / "a.obj")[1]) == names
+
+
+def test_time_points_that_are_left_out_are_said(tmp_path):
+    with pytest.warns(InputWarning, match="3 time points; the meshes are of the first one alone"):
+        list(iter_save_mesh(MOVIE, tmp_path / "a.obj"))
+    with pytest.raises(ExportError, match="no object at time 1"):
+        list(iter_save_mesh(MOVIE, tmp_path / "b.obj", options=MeshOptions(time=1)))
+    with pytest.raises(ExportError, match="no time point 3; the labels have 0 to 2"):
+        list(iter_save_mesh(MOVIE, tmp_path / "b.obj", options=MeshOptions(time=3)))
+
+
+@pytest.mark.parametrize("unit", ["мкм", "µm²", "a" * 100])
+def test_any_name_of_a_unit_can_be_written(tmp_path, unit):
+    source = label_source(TWO, unit=unit)
+    for ending in MeshFormat:
+        list(iter_save_mesh(source, tmp_path / f"a.{ending}"))
+    assert (tmp_path / "a.obj").read_text("utf-8").startswith(f"# unit: {unit}\n")
+    data = (tmp_path / "a.stl").read_bytes()
+    assert len(data) == 84 + 50 * struct.unpack("<I", data[80:84])[0]
 
 
 def test_what_cannot_be_is_said(tmp_path):

@@ -105,6 +105,23 @@ def test_meshes_and_annotations(widget, wait, chosen, tmp_path):
     assert len(coco["images"]) == 10
 
 
+@pytest.mark.parametrize("axes", ["TZYX", "TZYX, track through T"])
+def test_meshes_are_of_the_time_point_on_screen(segment, wait, chosen, tmp_path, axes):
+    widget = segment(np.stack([np.zeros_like(PHANTOM.image), PHANTOM.image]), name="movie")
+    widget.axes_box.setCurrentText(axes)
+    wait(widget)
+    z, y, x = CENTRES[0]
+    widget.viewer.dims.set_current_step([0, 1], [1, z])
+    widget.controller.layers.points.add((1, z, y, x))
+    wait(widget)
+    widget.session.commit()
+    wait(widget)
+    chosen["path"] = tmp_path / "a.obj"
+    actions(widget)["Meshes in one file …"].trigger()
+    wait(widget)
+    assert "o object_1" in (tmp_path / "a.obj").read_text()
+
+
 def test_a_file_is_replaced_only_if_the_user_says_so(widget, wait, chosen, tmp_path):
     chosen["path"] = path = tmp_path / "objects.csv"
     path.write_text("precious")

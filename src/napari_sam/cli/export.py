@@ -37,6 +37,9 @@ def export(  # noqa: PLR0913  (one parameter an option of the command line)
     objects: Annotated[
         str | None, typer.Option("--object", help="Meshes of these only: labels with commas, as 3,7.")
     ] = None,
+    time: Annotated[
+        int | None, typer.Option(help="Meshes of this time point; of the first when left out.")
+    ] = None,
     ome_zarr_version: Annotated[str, typer.Option(help="0.5 or 0.4.")] = "0.5",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
 ) -> None:
@@ -61,6 +64,7 @@ def export(  # noqa: PLR0913  (one parameter an option of the command line)
         axis=o.parse_axis(axis),
         meshes=parse_meshes(meshes),
         objects=parse_objects(objects),
+        time=time,
     )
     # Labels leave out chunks that are background all over.
     with open_volume(labels.expanduser().absolute(), axes, missing_chunks="fill") as source:

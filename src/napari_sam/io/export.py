@@ -39,6 +39,8 @@ class ExportOptions:
         One mesh file an object, into a folder.
     objects : sequence of int, optional
         Meshes of these labels only.
+    time : int, optional
+        Meshes of this time point; the first when None.
     """
 
     save: SaveOptions = field(default_factory=SaveOptions)
@@ -47,6 +49,7 @@ class ExportOptions:
     axis: int = 0
     meshes: MeshFormat | None = None
     objects: Sequence[int] | None = None
+    time: int | None = None
 
 
 def iter_export(
@@ -77,7 +80,7 @@ def iter_export(
     save, ending = replace(options.save, properties=known), target.suffix.lower()
     if options.meshes is not None or ending in MESHES:
         kind = options.meshes or MeshFormat(ending[1:])
-        chosen = MeshOptions(options.objects, format=kind, overwrite=save.overwrite)
+        chosen = MeshOptions(options.objects, options.time, kind, save.overwrite)
         return (yield from iter_save_mesh(source, target, options=chosen))
     if ending == COCO:
         return (yield from iter_save_coco(source, target, options=_coco_options(options, known)))

@@ -186,7 +186,8 @@ def iter_save_table(
     image_level : int
         The image's multiscale level that the labels are as large as.
     properties : mapping of int to mapping, optional
-        Further columns by label, such as name and class; they come first.
+        Further columns by label, such as name and class; they come first. One that is named as something measured
+        gets "own_" before its name.
     overwrite : bool
         Replace a file that is there.
 
@@ -202,26 +203,22 @@ def iter_save_table(
     rows = []
     for one in iter_measures(source, image, image_level):
         if isinstance(one, ObjectMeasures):
-            own = {k: v for k, v in (properties or {}).get(one.label, {}).items() if k != "label"}
-            rows.append({"label": one.label, **own, **one.row(), "unit": source.unit or "voxel"})
+            measured = one.row() | {"unit": source.unit or "voxel"}
+            rows.append((_own_columns((properties or {}).get(one.label, {}), measured), measured))
         else:
             yield one
-    columns = _columns(rows)
+    own_names = dict.fromkeys(name for own, _ in rows for name in own)
+    columns = list(dict.fromkeys(["label", *own_names, *(rows[0][1] if rows else ())]))
     with replacing(target) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(own | measured for own, measured in rows)
     return target
 
 
-def _columns(rows: list[dict[str, Any]]) -> list[str]:
-    """All columns in order; properties that only some objects have stand with the others, before the numbers."""
-    if not rows:
-        return ["label"]
-    measured = [name for name in rows[0] if name != "label"]
-    first = measured.index("time")
-    extra = dict.fromkeys(name for row in rows for name in list(row)[1 : list(row).index("time")])
-    return ["label", *extra, *measured[first:]]
+def _own_columns(properties: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of an object by names of columns that nothing measured has."""
+    return {f"own_{name}" if name in measured else name: value for name, value in properties.items()}
 
 
 @lru_cache(maxsize=16)

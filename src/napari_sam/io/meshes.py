@@ -8,8 +8,9 @@ counter-clockwise seen from outside.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from napari_sam.core.arrays import BoolArray, FloatArray
 from napari_sam.core.protocols import VolumeLike
-from napari_sam.errors import ExportError
+from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io.atomic import check_new, replacing
 from napari_sam.io.label_source import LabelSource, label_source
 from napari_sam.io.measure import ObjectMeasures, iter_measures
@@ -53,8 +54,8 @@ class MeshOptions:
     ----------
     objects : sequence of int, optional
         Labels; all when None.
-    time : int
-        Time point.
+    time : int, optional
+        Time point; the first when None.
     format : MeshFormat
         Of the files in a folder; one file says it by its ending.
     overwrite : bool
@@ -62,7 +63,7 @@ class MeshOptions:
     """
 
     objects: Sequence[int] | None = None
-    time: int = 0
+    time: int | None = None
     format: MeshFormat = MeshFormat.OBJ
     overwrite: bool = False
 
@@ -131,11 +132,16 @@ def iter_save_mesh(
     Raises
     ------
     ExportError
-        A file exists or cannot be written; an object asked for is not there; these are no labels.
+        A file exists or cannot be written; an object or time point asked for is not there; these are no labels.
+
+    Warns
+    -----
+    InputWarning
+        The labels have several time points, and none was chosen.
     """
-    options = options or MeshOptions()
     target = Path(path).expanduser()
     source = label_source(labels, like)
+    options = _with_time(source, options or MeshOptions())
     single = target.suffix.lower()[1:] in set(MeshFormat)
     check_new(target if single else target.parent / f".{target.name}.check", options.overwrite)
     found: dict[int, Box] = {}
@@ -153,12 +159,27 @@ def iter_save_mesh(
     return target
 
 
+def _with_time(source: LabelSource, options: MeshOptions) -> MeshOptions:
+    n_time = source.shape[0]
+    if options.time is None:
+        if n_time > 1:
+            warnings.warn(
+                f"the labels have {n_time} time points; the meshes are of the first one alone, choose a time for another",
+                InputWarning,
+                stacklevel=3,
+            )
+        return replace(options, time=0)
+    if not 0 <= options.time < n_time:
+        raise ExportError(f"there is no time point {options.time}; the labels have 0 to {n_time - 1}")
+    return options
+
+
 def _check_found(found: dict[int, Box], options: MeshOptions) -> None:
     missing = sorted(set(options.objects or ()) - set(found))
     if missing:
         raise ExportError(f"there is no object {missing[0]} at time {options.time}; look at the labels' ids")
     if not found:
-        raise ExportError("the labels hold no object: there is no mesh to write")
+        raise ExportError(f"the labels hold no object at time {options.time}: there is no mesh to write")
 
 
 def _save_folder(
@@ -183,7 +204,7 @@ def _save_file(source: LabelSource, path: Path, found: dict[int, Box], options: 
         writer = _ObjWriter(file, source.unit) if kind is MeshFormat.OBJ else _StlWriter(file, source.unit)
         for done, (label, box) in enumerate(found.items(), 1):
             writer.begin(label)
-            for part in iter_mesh(source, label, box, options.time):
+            for part in iter_mesh(source, label, box, options.time or 0):
                 writer.add(part)
             yield done
         writer.end()
@@ -260,13 +281,14 @@ class _ObjWriter:
         self._file.flush()
 
     def _write(self, text: str) -> None:
-        self._file.write(text.encode("ascii"))
+        self._file.write(text.encode("utf-8"))
 
 
 class _StlWriter:
     def __init__(self, file: IO[bytes], unit: str) -> None:
         self._file, self._count = file, 0
-        file.write(f"binary STL, unit: {unit or 'voxel'}".encode("ascii").ljust(80) + bytes(4))
+        header = f"binary STL, unit: {unit or 'voxel'}".encode("ascii", "replace")
+        file.write(header[:80].ljust(80) + bytes(4))
 
     def begin(self, label: int) -> None:
         """STL knows no names."""

@@ -130,8 +130,18 @@ class SaveButtons(QWidget):  # type: ignore[misc]
                 axis=view.axis if isinstance(view, PlaneRef) else 0,
                 meshes=choice.meshes,
                 objects=self._selected_ids() if choice.only_selected else None,
+                time=self._time(),
             )
             self._session.export(path, options)
+
+    def _time(self) -> int | None:
+        """The time point on screen; None where the plane on screen has all of them."""
+        view, volume = self._session.view, self._session.volume
+        if not isinstance(view, PlaneRef):
+            return None
+        if not getattr(volume, "is_tracked", False):
+            return view.time
+        return view.index if view.axis == 0 else None
 
     def _ask_path(self, choice: Choice) -> Path | None:
         """Where to write; None if the user does not want to."""
