@@ -12,6 +12,7 @@
     ├── DownloadError (OSError)               weights could not be fetched; says which file to put where
     ├── EmbeddingNotFoundError (LookupError)  the store holds no such record
     ├── EmbeddingCorruptError (ValueError)    the record exists and cannot be trusted
+    ├── EmbeddingNotKeptError (OSError)       a record that is worth nothing unless kept could not be
     ├── DeviceError (ValueError)              a device or precision that is not there
     ├── DeviceMemoryError (RuntimeError)      out of memory after every smaller step was tried
     ├── ExportError (OSError)                 labels could not be written; what was there before is intact
@@ -66,6 +67,10 @@ class EmbeddingNotFoundError(NapariSamError, LookupError):
 
 class EmbeddingCorruptError(NapariSamError, ValueError):
     """A stored record exists and cannot be trusted."""
+
+
+class EmbeddingNotKeptError(NapariSamError, OSError):
+    """An embedding was made to be kept, and the store cannot keep it."""
 
 
 class DeviceError(NapariSamError, ValueError):

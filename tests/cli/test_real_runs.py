@@ -117,6 +117,24 @@ def test_embed_killed_and_resumed(call, noisy_path, model_path, tmp_path, count_
     assert len(records(cache)) == N_PLANES
 
 
+def test_embed_that_keeps_nothing_fails(call, few_path, model_path, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    code, said, err = call("embed", few_path, "--model", model_path, "--cache", tmp_path / "file")
+    assert (code, said) == (1, "")
+    assert err.startswith("EmbeddingNotKeptError: embeddings cannot be kept in")
+
+
+@pytest.mark.filterwarnings("always::napari_sam.errors.CacheWarning")
+def test_embed_makes_a_record_that_is_cut_off_again(call, few_path, model_path, tmp_path):
+    arguments = ("embed", few_path, "--model", model_path, "--cache", tmp_path / "cache")
+    assert "6 now, 0 before" in call(*arguments)[1]
+    chunk = next((tmp_path / "cache").rglob("c/0/0/0"))
+    chunk.write_bytes(chunk.read_bytes()[:1000])
+    jobs._open_encoder.cache_clear()  # another process, whose memory is empty
+    code, said, err = call(*arguments)
+    assert (code, "1 now, 5 before" in said, err.count("CacheWarning")) == (0, True, 1)
+
+
 @pytest.fixture(scope="module")
 def channels_path(tmp_path_factory, noisy_path):
     """The noisy image as channel 1 of an OME-Zarr; channel 0 is something else."""

@@ -17,7 +17,12 @@ import zarr
 from napari_sam.core.keys import EmbeddingKey
 from napari_sam.embedding import MemoryStore, TieredStore, ZarrStore, cache_info, clear_cache, default_store
 from napari_sam.embedding import disk as disk_module
-from napari_sam.errors import CacheWarning, EmbeddingCorruptError, EmbeddingNotFoundError
+from napari_sam.errors import (
+    CacheWarning,
+    EmbeddingCorruptError,
+    EmbeddingNotFoundError,
+    EmbeddingNotKeptError,
+)
 
 
 def key(number: int = 0) -> EmbeddingKey:
@@ -161,6 +166,18 @@ def test_damaged_record_is_an_error(tmp_path, damage):
     np.testing.assert_array_equal(store.get(key()), array())
 
 
+@pytest.mark.parametrize("size", [0, 100, None])
+def test_a_record_that_is_cut_off_is_not_there(tmp_path, size):
+    store = ZarrStore(tmp_path / "store.zarr")
+    store.put(key(), np.zeros((16, 8, 8), np.float16))  # zarr leaves out chunks of zeros unless told
+    assert key() in store
+    chunk = chunk_of(store)
+    chunk.unlink() if size is None else chunk.write_bytes(chunk.read_bytes()[:size])
+    assert key() not in store
+    store.put(key(), array())
+    assert key() in store
+
+
 def test_size_cap_evicts_the_least_recently_used(tmp_path):
     store = ZarrStore(tmp_path / "store.zarr")
     for number in range(6):
@@ -174,6 +191,14 @@ def test_size_cap_evicts_the_least_recently_used(tmp_path):
     assert key(9) in capped
     assert key(1) not in capped
     assert sum(map(disk_module.record_bytes, store.records())) <= 0.9 * size
+
+
+def test_size_cap_counts_what_others_write(tmp_path):
+    cap = 60 * array().nbytes
+    stores = [ZarrStore(tmp_path / "store.zarr", max_bytes=cap) for _ in range(3)]
+    for number in range(90):
+        stores[number % 3].put(key(number), array(number))
+        assert sum(map(disk_module.record_bytes, stores[0].records())) <= 1.15 * cap
 
 
 def test_full_disk_warns_once_and_goes_on_from_memory(tmp_path, monkeypatch):
@@ -199,6 +224,15 @@ def test_folder_that_cannot_be_made_warns_once(tmp_path):
         store.put(key(), array())
     store.put(key(1), array(1))
     np.testing.assert_array_equal(store.get(key(1)), array(1))
+
+
+def test_what_must_be_kept_and_cannot_be_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    store = TieredStore(MemoryStore(10**6), ZarrStore(tmp_path / "file" / "store.zarr", must_keep=True))
+    for _ in range(2):
+        with pytest.raises(EmbeddingNotKeptError, match="choose another cache folder"):
+            store.put(key(), array())
+        assert key() not in store
 
 
 WRITER = """

@@ -47,7 +47,8 @@ def embed(  # noqa: PLR0913 - a command's parameters are its options
     with o.open_input(volume, axes, channel, strict) as source:
         wanted = o.parse_planes(planes, source.shape_zyx(level)[along])
         spec = ModelSpec(model, device, dtype, object_diameter)
-        job = replace(make_job(source, axes, spec, cache, time), channel=channel, strict=strict)
+        job = make_job(source, axes, spec, cache, time)
+    job = replace(job, channel=channel, strict=strict, must_keep=True)
     refs = [PlaneRef(along, index, level, time) for index in wanted]
     started, n_found = perf_counter(), 0
     for was_there in o.progress(_embedded(job, refs, scheduler), len(refs), "embed"):

@@ -45,6 +45,8 @@ class Job:
         Of the volume; all of them mixed when left out.
     strict : bool
         Whether chunks that are not stored are an error.
+    must_keep : bool
+        Whether embeddings that cannot be kept are an error.
     """
 
     spec: ModelSpec
@@ -54,6 +56,7 @@ class Job:
     cache: str | None = None
     channel: int | None = None
     strict: bool = False
+    must_keep: bool = False
 
 
 def make_job(volume: Volume, axes: str | None, spec: ModelSpec, cache: Path | None, time: int = 0) -> Job:
@@ -80,7 +83,7 @@ def _open_encoder(job: Job) -> CachedEncoder:
     from napari_sam.inference.encode import CachedEncoder
     from napari_sam.inference.predictor import load_spec
 
-    store = open_store(Path(job.cache) if job.cache else None)
+    store = open_store(Path(job.cache) if job.cache else None, job.must_keep)
     volume = open_input(Path(job.volume), job.axes, job.channel, job.strict)
     return CachedEncoder(volume, load_spec(job.spec, progress=True), store, job.contrast)
 

@@ -107,11 +107,11 @@ def open_input(path: Path, axes: str | None, channel: int | None = None, strict:
     return volume.subset(channels=channel)
 
 
-def open_store(cache: Path | None) -> EmbeddingStore:
-    """The lasting store with little memory in front."""
+def open_store(cache: Path | None, must_keep: bool = False) -> EmbeddingStore:
+    """The lasting store with little memory in front; what it cannot keep is a warning, or an error."""
     from napari_sam.embedding import MemoryStore, TieredStore, default_store
 
-    return TieredStore(MemoryStore(MEMORY_TIER_BYTES), default_store(cache).disk)
+    return TieredStore(MemoryStore(MEMORY_TIER_BYTES), default_store(cache, must_keep=must_keep).disk)
 
 
 def progress(items: Iterable[Item], total: int | None, what: str, unit: str = "plane") -> Iterator[Item]:

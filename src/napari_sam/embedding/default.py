@@ -52,7 +52,10 @@ def cache_dir() -> Path:
 
 
 def default_store(
-    cache_dir: str | os.PathLike[str] | None = None, *, max_bytes: int = MAX_DISK_BYTES
+    cache_dir: str | os.PathLike[str] | None = None,
+    *,
+    max_bytes: int = MAX_DISK_BYTES,
+    must_keep: bool = False,
 ) -> TieredStore:
     """Memory over disk.
 
@@ -62,6 +65,8 @@ def default_store(
         Cache folder, for example one next to the data; the function `cache_dir` says which when left out.
     max_bytes : int
         Size cap on disk.
+    must_keep : bool
+        Whether an embedding that the disk does not take is an error; else work goes on from memory with a warning.
 
     Returns
     -------
@@ -69,7 +74,7 @@ def default_store(
         A tenth of the machine's memory, at most 2 GiB, over ``folder/embeddings.zarr``.
     """
     memory = min(MAX_MEMORY_BYTES, psutil.virtual_memory().total // 10)
-    return TieredStore(MemoryStore(memory), ZarrStore(_group(cache_dir), max_bytes))
+    return TieredStore(MemoryStore(memory), ZarrStore(_group(cache_dir), max_bytes, must_keep))
 
 
 def cache_info(cache_dir: str | os.PathLike[str] | None = None) -> CacheInfo:

@@ -16,6 +16,7 @@ after ``kill -9`` and with several processes writing at once. The modification t
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import threading
@@ -33,13 +34,20 @@ import zarr
 
 from napari_sam.core.arrays import FloatArray, frozen_array
 from napari_sam.core.keys import EmbeddingKey
-from napari_sam.errors import CacheWarning, EmbeddingCorruptError, EmbeddingNotFoundError
+from napari_sam.errors import (
+    CacheWarning,
+    EmbeddingCorruptError,
+    EmbeddingNotFoundError,
+    EmbeddingNotKeptError,
+)
 
 _HEX = set("0123456789abcdef")
 _TEMPORARY = ".writing-"
 _ABANDONED_AFTER_S = 3600.0
 _CLEAR_AFTER_S = 60.0
 _KEEP_FRACTION = 0.9
+_MEASURE_FRACTION = 0.05
+"""Of the size cap: after so much was written the folder is measured again, because others write into it as well."""
 
 
 class ZarrStore:
@@ -50,7 +58,10 @@ class ZarrStore:
     path : path-like
         Folder of the group; made when the first record is written.
     max_bytes : int, optional
-        Size cap. When it is passed, the least recently used records go until a tenth of it is free.
+        Size cap. When it is passed, the least recently used records go until a tenth of it is free. Several
+        processes at once may pass it by a twentieth each.
+    must_keep : bool
+        Whether a record that cannot be written is an error instead of a warning.
 
     Warns
     -----
@@ -58,11 +69,15 @@ class ZarrStore:
         Once, when records cannot be written (full disk, read-only folder); reading goes on.
     """
 
-    def __init__(self, path: str | os.PathLike[str], max_bytes: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], max_bytes: int | None = None, must_keep: bool = False
+    ) -> None:
         self.path = Path(path)
         self.max_bytes = max_bytes
+        self.must_keep = must_keep
         self._lock = threading.Lock()
         self._nbytes: int | None = None
+        self._since_measured = 0
         self._writable = True
 
     def get(self, key: EmbeddingKey) -> FloatArray:
@@ -86,12 +101,23 @@ class ZarrStore:
         return array
 
     def put(self, key: EmbeddingKey, array: FloatArray) -> None:
-        """Keep an array at half precision; warns once instead of raising when the disk refuses."""
+        """Keep an array at half precision; warns once when the disk refuses.
+
+        Raises
+        ------
+        EmbeddingNotKeptError
+            The disk refuses, and `must_keep`.
+        """
         if not self._writable:
             return
         try:
             self._write(key, array)
         except OSError as error:
+            if self.must_keep:
+                raise EmbeddingNotKeptError(
+                    f"embeddings cannot be kept in {self.path}: {error}; "
+                    "free some space or choose another cache folder, then start again"
+                ) from error
             self._writable = False
             warnings.warn(
                 f"embeddings are no longer kept in {self.path}: {error}; work goes on from memory. "
@@ -101,7 +127,7 @@ class ZarrStore:
             )
 
     def __contains__(self, key: EmbeddingKey) -> bool:
-        return (self._folder(key) / "zarr.json").is_file()
+        return _is_whole(self._folder(key))
 
     def discard(self, keys: Iterable[EmbeddingKey]) -> None:
         """Forget these records."""
@@ -172,9 +198,11 @@ class ZarrStore:
         if self.max_bytes is None:
             return
         with self._lock:
+            self._since_measured += added
             if self._nbytes is None:
                 self._sweep(_ABANDONED_AFTER_S)
-                self._nbytes = sum(map(record_bytes, self.records()))
+            if self._nbytes is None or self._since_measured > _MEASURE_FRACTION * self.max_bytes:
+                self._nbytes, self._since_measured = sum(map(record_bytes, self.records())), 0
             else:
                 self._nbytes += added
             if self._nbytes > self.max_bytes:
@@ -232,6 +260,7 @@ def _write_record(folder: Path, key: EmbeddingKey, array: FloatArray) -> None:
         filters=None,
         zarr_format=3,
         attributes={"key": asdict(key), "xxh3_64": _checksum(values)},
+        config={"write_empty_chunks": True},  # a record is told to be whole by its size
     )
     record[...] = values
 
@@ -248,8 +277,20 @@ def _read_record(folder: Path) -> FloatArray:
     return frozen_array(values)
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a record's pixels are as long as they should be: a look, where `_is_intact` reads them all."""
+    try:
+        about = json.loads((folder / "zarr.json").read_bytes())
+        wanted = math.prod(about["shape"]) * np.dtype(about["data_type"]).itemsize
+        return bool(folder.joinpath("c", *["0"] * len(about["shape"])).stat().st_size == wanted)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _is_intact(folder: Path) -> bool:
     """Whether the same record is there already: then it stays, and nobody who reads it is disturbed."""
+    if not _is_whole(folder):
+        return False
     try:
         _read_record(folder)
     except (EmbeddingNotFoundError, EmbeddingCorruptError):

@@ -33,9 +33,9 @@ class TieredStore:
         return array
 
     def put(self, key: EmbeddingKey, array: FloatArray) -> None:
-        """Keep an array in both tiers."""
-        self.memory.put(key, array)
+        """Keep an array in both tiers; in none if the lasting one fails."""
         self.disk.put(key, array)
+        self.memory.put(key, array)
 
     def __contains__(self, key: EmbeddingKey) -> bool:
         return key in self.memory or key in self.disk
