@@ -62,7 +62,7 @@ def test_of_two_answers_that_are_expected_to_be_as_good_the_one_with_the_sharper
     [
         PromptSet([(4, 4), (5, 5)]),
         PromptSet([(4, 4)], [False]),
-        PromptSet([(4, 4)], [True], (1, 1, 9, 9)),
+        PromptSet([(4, 4)], [True], (6, 6, 9, 9)),  # the box does not say where it ends
     ],
 )
 def test_anything_more_takes_the_single_output(prompts):
@@ -77,6 +77,15 @@ def test_a_box_alone_takes_the_answer_that_fills_it():
     hopeless = candidate(slice(2, 9), slice(2, 18), 0.1)
     assert choose([WHOLE, LEFT, hopeless, NOTHING], prompts).best is WHOLE
     assert choose([NOTHING] * 4, prompts).best is NOTHING
+
+
+@pytest.mark.parametrize(("points", "positive"), [([(4, 4)], [True]), ([(4, 4), (15, 4)], [True, False])])
+def test_clicks_inside_a_box_leave_the_end_of_the_object_to_it(points, positive):
+    prompts = PromptSet(points, positive, (1.5, 1.5, 8.5, 17.5))
+    assert choose([WHOLE, LEFT, TOP, NOTHING], prompts).best is TOP
+    assert choose([WHOLE, LEFT, TOP, NOTHING], prompts, earlier=LEFT).best is WHOLE, (
+        "what corrects stays what it was"
+    )
 
 
 @pytest.mark.parametrize(
@@ -212,11 +221,13 @@ def test_a_mask_in_one_piece_or_empty_is_left_alone():
         assert prompted_parts(region, PromptSet([(4, 4)])) is region
 
 
-def test_the_answer_to_a_box_alone_ends_near_it():
+def test_the_answer_to_a_box_ends_near_it_unless_a_point_lies_outside():
     region = Region.from_mask(np.ones((40, 40), bool))
     found = prompted_parts(region, PromptSet(box_yxyx=(9.5, -0.5, 29.5, 19.5)))
     assert found.box_yxyx == (9, 0, 31, 21)
-    assert prompted_parts(region, PromptSet([(12, 3)], box_yxyx=(9.5, -0.5, 29.5, 19.5))) is region
+    with_points = PromptSet([(12, 3), (35, 3)], [True, False], (9.5, -0.5, 29.5, 19.5))
+    assert prompted_parts(region, with_points).box_yxyx == (9, 0, 31, 21)
+    assert prompted_parts(region, PromptSet([(35, 3)], box_yxyx=(9.5, -0.5, 29.5, 19.5))) is region
 
 
 @pytest.mark.parametrize(

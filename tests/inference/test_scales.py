@@ -292,6 +292,13 @@ def test_small_objects_are_looked_at_enlarged_and_large_ones_are_not():
     assert [one.scale for one in found] == [0.5, 1, 0.5]
     for number, one in enumerate(found, 1):
         np.testing.assert_array_equal(one.mask, phantom.labels == number)
+    several = [
+        PromptSet([one.points_yx[0], one.points_yx[0] + 1, (90, 90)], [True, True, False]) for one in clicks
+    ]
+    assert [one.scale for one in answers(encoder, plane, several, free)] == [0.5, 1, 0.5], (
+        "more points say no more"
+    )
+    assert answered(encoder, plane, PromptSet([(30, 40)], [False]), free[0]).scale == 1, "nothing was found"
     boxes = [PromptSet(box_yxyx=np.array(one.region.box_yxyx) - 0.5) for one in found]
     predictor.reset_counts()
     assert [one.scale for one in answers(encoder, plane, boxes, free)] == [0.5, 1, 0.5]

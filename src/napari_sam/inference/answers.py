@@ -5,8 +5,8 @@
   root of its stability, is best is chosen: between a part and the whole, what is neither has a blurred edge.
 * **Anything more** is specific: the single output is chosen, the other three follow, so that a user can
   still cycle through them.
-* **A box alone** says where its object ends: of all four outputs the one is chosen whose predicted IoU, times the
-  IoU of its own bounding box with the given one, is best.
+* **A box** says where its object ends, unless a positive point lies outside it or there is a mask: of all four outputs the
+  one is chosen whose predicted IoU, times the IoU of its own bounding box with the given one, is best.
 * **Every correction counts**: where a click that corrects earlier logits or a mask prompt would be lost, the
   logits around it are raised (or lowered) until it holds, as far as the mask's edge and the nearest click of
   the other kind allow.
@@ -18,7 +18,7 @@
   right, or where the new one's own estimate has collapsed and it obeys no more clicks than before.
 * **Objects hang together** (models whose configuration says so): of a mask in several parts, those are kept
   that hold a positive click, overlap the mask prompt, or lie in the box. Without any the mask stays whole.
-  The answer to a box alone ends a little outside it.
+  The answer to a box, as above, ends a little outside it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def choose(
         nothing = Region.from_mask(np.zeros_like(prompts.mask))
         denied = replace(candidates[0], drawing=nothing, predicted_iou=1.0, stability_score=1.0)
         return MaskPrediction((denied, *candidates))
-    if (box := _only_box(prompts)) is not None:
+    if earlier is None and (box := _own_box(prompts)) is not None:
         fits = [one.predicted_iou * _box_iou(one.region, box) for one in candidates]
         return MaskPrediction(tuple(candidates), int(np.argmax(fits)))
     if earlier is None or not len(prompts.points_yx):
@@ -98,9 +98,13 @@ def choose(
     return never_worse(candidates, earlier, prompts)
 
 
-def _only_box(prompts: PromptSet) -> FloatArray | None:
-    """The box, if nothing else shows where the object is."""
-    return None if len(prompts.points_yx) or prompts.mask is not None else prompts.box_yxyx
+def _own_box(prompts: PromptSet) -> FloatArray | None:
+    """The box, if nothing else says that the object reaches beyond it."""
+    box = prompts.box_yxyx
+    if box is None or prompts.mask is not None:
+        return None
+    positive = prompts.points_yx[prompts.polarity]
+    return None if ((positive < box[:2]) | (positive > box[2:])).any() else box
 
 
 def _box_iou(region: Region, box_yxyx: FloatArray) -> float:
@@ -182,7 +186,7 @@ def _cells_above(logits: FloatArray, around_yx: FloatArray) -> Array:
 def prompted_parts(region: Region, prompts: PromptSet) -> Region:
     """The connected parts of a mask that its prompts point at; sides touch, corners do not."""
     kept = _pointed_at(region, prompts)
-    box = _only_box(prompts)
+    box = _own_box(prompts)
     return kept if box is None else _clipped(kept, box)
 
 

@@ -99,7 +99,7 @@ def answers(
 ) -> list[MaskPrediction]:
     """What the model says about objects in a plane, each looked at as its size asks for.
 
-    An object that a single click finds to be small is asked for again more closely. Where small objects are looked at
+    An object that points alone find to be small is asked for again more closely. Where small objects are looked at
     enlarged (`SamConfig.looks_closer`), one that is below `SMALL` at full resolution is. An answer in which the model has
     little trust (`SamConfig.doubt`) is asked for again from several sides, see `core.sides`.
 
@@ -134,7 +134,7 @@ def answers(
     again = {
         i: fitted(Sight(scales[i], is_fixed=False), (0.0, region_size(found[i].region)[1]))
         for i, sight in enumerate(sights)
-        if prompts[i].is_ambiguous and not sight.is_fixed
+        if _says_no_size(prompts[i]) and not sight.is_fixed
     }
     again = {i: scale for i, scale in again.items() if scale != scales[i]}
     found |= _at_scales(encoder, plane, prompts, again)
@@ -144,6 +144,12 @@ def answers(
     }
     found |= _at_scales(encoder, plane, prompts, doubtful, AROUND)
     return [found[i] for i in range(len(prompts))]
+
+
+def _says_no_size(prompts: PromptSet) -> bool:
+    """Points alone: only what they find says how large the object is."""
+    others = (prompts.box_yxyx, prompts.mask, prompts.low_res_logits)
+    return bool(prompts.polarity.any()) and all(value is None for value in others)
 
 
 def _at_scales(
