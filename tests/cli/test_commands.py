@@ -10,6 +10,7 @@ import zarr
 from napari_sam.cli import labelling
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import DOUBTFUL, Doubt, DoubtReason, PropagationStep
+from napari_sam.io.save import save_labels
 from napari_sam.io.volume import open_volume
 from napari_sam.testing.phantoms import drifting_disc_volume
 
@@ -69,7 +70,7 @@ def test_existing_output_is_refused_before_any_work(call, image_path, prompts_pa
 
 def test_overwrite_replaces(call, image_path, prompts_path, fake_model, tmp_path, phantom, read_labels):
     out = tmp_path / "out.tif"
-    out.write_bytes(b"old")
+    save_labels(np.ones((2, 3, 4), np.uint8), out)
     arguments = (
         "segment",
         image_path,
@@ -82,6 +83,19 @@ def test_overwrite_replaces(call, image_path, prompts_path, fake_model, tmp_path
     )
     assert call(*arguments)[0] == 0
     np.testing.assert_array_equal(read_labels(out), phantom.labels)
+
+
+def test_the_image_is_never_replaced(call, prompts_path, phantom, fake_model, tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, phantom.image)
+    before = path.read_bytes()
+    (tmp_path / "inner").mkdir()
+    for out in (path, tmp_path / "inner" / ".." / "image.tif"):
+        code, _, err = call("segment", path, "--prompts", prompts_path, "--output", out, "--overwrite")
+        assert code == 1
+        assert "is being read from" in err
+    assert path.read_bytes() == before
+    assert fake_model.n_encodes == 0
 
 
 @pytest.mark.parametrize("output", ["labels.png", "nowhere/labels.tif"])

@@ -10,6 +10,7 @@ import zarr
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.errors import ExportError, VolumeError
+from napari_sam.io.export import ExportOptions, iter_export
 from napari_sam.io.labels import create_labels
 from napari_sam.io.save import SaveOptions, iter_save_labels, save_labels
 from napari_sam.io.volume import open_volume
@@ -169,6 +170,68 @@ def test_images_and_foreign_folders_are_never_replaced(tmp_path):
     (tmp_path / "folder.tif").mkdir()
     with pytest.raises(ExportError, match="is a folder"):
         save_labels(NEW, tmp_path / "folder.tif", overwrite=True)
+
+
+def write_group(path, *inner, **attributes):
+    """Images in a zarr group."""
+    zarr.create_group(path, attributes=attributes)
+    for place in inner:
+        image = {"ome": {"version": "0.5", "multiscales": [{"datasets": [{"path": "0"}]}]}}
+        zarr.create_group(path / place, attributes=image).create_array("0", data=NEW)
+
+
+FOREIGN = {
+    "array.zarr": lambda path: zarr.save_array(path, NEW),
+    "reals.zarr": lambda path: zarr.save_array(path, NEW.astype("f4")),
+    "converted.zarr": lambda path: write_group(path, "0", "1", **{"bioformats2raw.layout": 3}),
+    "plate.ome.zarr": lambda path: write_group(path, "A/1/0", plate={"wells": [{"path": "A/1"}]}),
+    "several.zarr": lambda path: write_group(path, "a", "b"),
+    "damaged.zarr": lambda path: (path.mkdir(), (path / "zarr.json").write_text("{")),
+    "plain.tif": lambda path: tifffile.imwrite(path, NEW),
+    "imagej.tif": lambda path: tifffile.imwrite(path, NEW.astype("u2"), imagej=True),
+    "image.ome.tif": lambda path: tifffile.imwrite(path, NEW, metadata={"axes": "ZYX"}),
+    "text.tif": lambda path: path.write_text("no image"),
+}
+
+
+def bytes_below(path):
+    """Content of a file, or of all files in a folder."""
+    return {p: p.read_bytes() for p in (path, *path.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_not_labels_of_ours_is_never_replaced(tmp_path, name):
+    FOREIGN[name](tmp_path / name)
+    before = bytes_below(tmp_path)
+    with pytest.raises(ExportError, match=r"may be an image, which is never replaced.*delete it yourself"):
+        save_labels(NEW, tmp_path / name, overwrite=True)
+    assert bytes_below(tmp_path) == before
+
+
+def test_label_arrays_of_ours_are_replaced(tmp_path):
+    create_labels(tmp_path / "a.zarr", NEW.shape)
+    assert np.array_equal(content(save_labels(NEW, tmp_path / "a.zarr", overwrite=True)), NEW)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_link_stays_a_link(tmp_path, ending):
+    path, link = save_labels(OLD, tmp_path / f"a{ending}"), tmp_path / f"link{ending}"
+    link.symlink_to(path.name)
+    save_labels(NEW, link, overwrite=True)
+    assert link.is_symlink()
+    assert np.array_equal(content(path), NEW)
+    with pytest.raises(ExportError, match="is being read from"):
+        save_labels(open_volume(path), link, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.zarr"])
+def test_what_an_image_is_read_from_is_not_written(tmp_path, name):
+    path = save_labels(OLD, tmp_path / name)
+    (tmp_path / "inner").mkdir()
+    same = tmp_path / "inner" / ".." / path.name
+    with open_volume(path) as image, pytest.raises(ExportError, match="is being read from"):
+        list(iter_export(NEW, same, options=ExportOptions(SaveOptions(overwrite=True), image=image)))
+    assert np.array_equal(content(path), OLD)
 
 
 def test_what_is_being_read_is_not_written(tmp_path):

@@ -55,7 +55,7 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     from napari_sam.core.models import ModelSpec
 
     output = output.expanduser()
-    check_output(output, overwrite)
+    check_output(output, overwrite, volume.expanduser())
     if three_axes and not propagate:
         raise typer.BadParameter("--three-axes says how objects are carried; add --propagate")
     with o.open_input(volume, axes, channel, strict) as source:
@@ -82,14 +82,17 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     typer.echo(f"saved {output}")
 
 
-def check_output(output: Path, overwrite: bool) -> None:
+def check_output(output: Path, overwrite: bool, volume: Path) -> None:
     """Refuse before any work is done what could not be saved after it."""
+    from napari_sam.io.save import check_target
+
     if not output.name.lower().endswith((".zarr", ".tif", ".tiff")):
         raise ExportError(f"cannot tell the format of {output}; name it .ome.zarr, .zarr, .tif or .tiff")
     if output.exists() and not overwrite:
         raise ExportError(f"{output} exists; choose another name or pass --overwrite")
     if not output.absolute().parent.is_dir():
         raise ExportError(f"the folder {output.absolute().parent} does not exist; make it first")
+    check_target(output, overwrite, str(volume))
 
 
 def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite: bool) -> None:

@@ -19,11 +19,14 @@ from napari_sam.errors import ExportError
 def replacing(target: Path) -> Iterator[Path]:
     """Give a path beside `target` to write a file or folder to; put it in place when the block ends well.
 
+    A link stays one: what it leads to is replaced.
+
     Raises
     ------
     ExportError
         If the system refuses to write or rename; `target` is then as it was.
     """
+    target = Path(os.path.realpath(target)) if target.is_symlink() else target
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         _remove(beside)

@@ -86,7 +86,7 @@ def iter_export(
         return (yield from iter_save_coco(source, target, options=_coco_options(options, known)))
     if ending == TABLE:
         return (yield from _save_table(source, target, options, known))
-    return (yield from iter_save_labels(source, target, like, save))
+    return (yield from iter_save_labels(source, target, like if like is not None else options.image, save))
 
 
 def _save_table(source: LabelSource, target: Path, options: ExportOptions, known: Properties) -> Progress:

@@ -240,7 +240,9 @@ def _triple(name: str, values: Any) -> Triple:
     return z, y, x
 
 
-def reads_from(source: LabelSource, target: Path) -> bool:
-    """Whether the labels are read from `target` or from inside of it."""
-    own = source.volume.source
-    return own is not None and (Path(own) == target.absolute() or target.absolute() in Path(own).parents)
+def reads_from(source: str | None, target: Path) -> bool:
+    """Whether a volume's source is `target` or inside of it, by whatever path or link."""
+    if source is None or not target.exists():
+        return False
+    own = Path(source).resolve()
+    return any(place.exists() and place.samefile(target) for place in (own, *own.parents))

@@ -20,8 +20,8 @@ from zarr.storage import LocalStore
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io.label_source import LabelSource, label_source, reads_from
-from napari_sam.io.readers.ome_zarr import is_zarr, ome_attributes
-from napari_sam.io.save_tiff import iter_save_tiff
+from napari_sam.io.readers.ome_zarr import attributes_at, is_label_image, is_zarr
+from napari_sam.io.save_tiff import is_own_tiff, iter_save_tiff
 from napari_sam.io.save_zarr import (
     image_label_entry,
     iter_save_zarr,
@@ -154,7 +154,7 @@ def iter_save_labels(
     image = _image_of(target, options)
     if image is not None:
         return (yield from _save_inside(source, target, image, options))
-    _check_target(target, source, like, options)
+    check_target(target, options.overwrite, source.volume.source, like.source if like is not None else None)
     if _is_tiff(target):
         _warn_of_loss(source, options)
         yield from iter_save_tiff(source, target, options.name or _stem(target), options.properties or {})
@@ -204,7 +204,7 @@ def _save_inside(source: LabelSource, target: Path, image: Path, options: SaveOp
     place = image / "labels" / name
     if (place.exists() or name in listed_labels(image)) and not options.overwrite:
         raise ExportError(f"{place} exists; choose another name, or pass overwrite=True")
-    if reads_from(source, place):
+    if reads_from(source.volume.source, place):
         raise ExportError(f"the labels are being read from {place}; save them under another name")
     group = zarr.open_group(LocalStore(image, read_only=True), mode="r")
     plan = plan_inside(source, group, name, image_label_entry(options.properties, options.colors))
@@ -229,38 +229,51 @@ def _make_folder(folder: Path) -> bool:
     return True
 
 
-def _check_target(target: Path, source: LabelSource, like: VolumeLike | None, options: SaveOptions) -> None:
+def check_target(target: Path, overwrite: bool, *read: str | None) -> None:
+    """Raise ExportError if labels cannot be saved at `target`.
+
+    Parameters
+    ----------
+    target : Path
+        Label image of its own, or TIFF.
+    overwrite : bool
+        Whether labels that are there may be replaced.
+    *read : str, optional
+        Sources of the volumes that the labels are made from, which are never replaced.
+    """
     name = target.name.lower()
     if not (_is_tiff(target) or name.endswith(".zarr")):
         raise ExportError(f"cannot tell a format from {target.name!r}; end it in .ome.zarr, .ome.tif or .tif")
     if not target.parent.is_dir():
         raise ExportError(f"there is no folder {target.parent}; make it first")
-    image = like.source if like is not None else None
-    if reads_from(source, target) or (image is not None and Path(image) == target.absolute()):
+    if any(reads_from(source, target) for source in read):
         raise ExportError(f"{target} is being read from; save the labels under another name")
     if not target.exists():
         return
-    if not options.overwrite:
+    if not overwrite:
         raise ExportError(f"{target} exists; choose another name, or pass overwrite=True")
     _check_replaceable(target)
 
 
 def _check_replaceable(target: Path) -> None:
-    """Refuse to replace what is not ours to replace."""
+    """Refuse to replace what does not say of itself that it is labels: it may be somebody's only image."""
     if _is_tiff(target) != target.is_file():
         raise ExportError(
             f"{target} is a {'file' if target.is_file() else 'folder'}, not what would be written"
         )
-    if target.is_file():
-        return
-    if not is_zarr(target):
+    if target.is_dir() and not is_zarr(target):
         raise ExportError(
             f"{target} is a folder without zarr metadata; it is not replaced, choose another name"
         )
-    node = zarr.open(LocalStore(target, read_only=True), mode="r")
-    attributes = ome_attributes(node) if isinstance(node, zarr.Group) else {}
-    if "multiscales" in attributes and "image-label" not in attributes:
+    is_ours = is_own_tiff(target) if target.is_file() else is_label_image(target)
+    if is_ours:
+        return
+    if "multiscales" in attributes_at(target):
         raise ExportError(f"{target} is an image, not labels; pass into_image=True to put the labels into it")
+    raise ExportError(
+        f"{target} does not say that it holds labels of ours and may be an image, which is never replaced; "
+        "choose another name, or delete it yourself"
+    )
 
 
 def _warn_of_loss(source: LabelSource, options: SaveOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from napari_sam.io.labels import smallest_label_dtype
 from napari_sam.io.properties import OME, Properties, add_annotations, imagej_properties
 from napari_sam.io.units import SECONDS, SYMBOLS, TIME_SYMBOLS
 
+_SOFTWARE = "napari-sam"
 _SCHEMA = f"{OME} {OME}/ome.xsd"
 _CLASSIC_LIMIT = 2**32 - 2**25
 """Bytes that a TIFF with 32 bit offsets holds, less room for its directories."""
@@ -53,6 +55,15 @@ def iter_save_tiff(
         yield from _write(beside, source, dtype, big, first)
 
 
+def is_own_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF that this module wrote."""
+    try:
+        with tifffile.TiffFile(path) as tif:
+            return str(tif.pages.first.software) == _SOFTWARE
+    except (tifffile.TiffFileError, struct.error, OSError, ValueError, IndexError):
+        return False
+
+
 def _write(
     beside: Path, source: LabelSource, dtype: np.dtype[Any], big: bool, first: dict[str, Any]
 ) -> Iterator[tuple[int, int]]:
@@ -65,7 +76,7 @@ def _write(
                 compression="zlib",
                 metadata=None,
                 contiguous=False,
-                software="napari-sam",
+                software=_SOFTWARE,
                 **_resolution(source),
                 **(first if written == 0 else {}),
             )
@@ -138,7 +149,7 @@ def ome_xml(source: LabelSource, dtype: np.dtype[Any], name: str, properties: Pr
             "xmlns": OME,
             "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
             "xsi:schemaLocation": _SCHEMA,
-            "Creator": "napari-sam",
+            "Creator": _SOFTWARE,
         },
     )
     image = ElementTree.SubElement(root, "Image", {"ID": "Image:0", "Name": name})

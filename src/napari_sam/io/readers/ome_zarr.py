@@ -124,19 +124,24 @@ def _read_only(store: Any) -> Any:
         return store
 
 
-def ome_attributes(group: zarr.Group) -> dict[str, Any]:
-    """OME metadata of a group, wherever its version keeps them."""
-    attributes: dict[str, Any] = group.attrs.asdict()
+def ome_attributes(node: zarr.Array | zarr.Group) -> dict[str, Any]:
+    """OME metadata of a node, wherever its version keeps them."""
+    attributes: dict[str, Any] = node.attrs.asdict()
     nested = attributes.get("ome")
     return {**attributes, **nested} if isinstance(nested, Mapping) else attributes
 
 
+def attributes_at(path: Path) -> dict[str, Any]:
+    """OME metadata of the zarr in a folder; none if there is no zarr that can be opened."""
+    try:
+        return ome_attributes(zarr.open(LocalStore(path, read_only=True), mode="r"))
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+
+
 def is_label_image(path: Path) -> bool:
-    """Whether a folder is an OME-Zarr that says of itself that it holds labels."""
-    if not path.is_dir():
-        return False
-    node = zarr.open(LocalStore(path, read_only=True), mode="r")
-    return isinstance(node, zarr.Group) and "image-label" in ome_attributes(node)
+    """Whether a folder is an OME-Zarr, or an array of ours, that says of itself that it holds labels."""
+    return path.is_dir() and not {"image-label", GEOMETRY_ATTRIBUTE}.isdisjoint(attributes_at(path))
 
 
 def local_path(node: Any) -> str | None:
