@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import dask.array as da
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from napari_sam.core.planes import PlaneRef
@@ -19,6 +20,7 @@ from napari_sam.io.label_source import label_source
 from napari_sam.io.labels import create_labels
 from napari_sam.io.properties import OME, read_properties
 from napari_sam.io.save import SaveOptions, iter_save_labels, save_labels
+from napari_sam.io.save_zarr import SMALLEST_SIDE, plan_alone
 from napari_sam.io.volume import open_volume
 
 ENDINGS = [".ome.zarr", ".zarr", ".ome.tif", ".ome.tiff", ".tif", ".tiff"]
@@ -167,6 +169,18 @@ def test_levels_hold_no_invented_ids_and_lie_on_each_other(tmp_path, version, sp
     shift = multiscale["datasets"][1]["coordinateTransformations"][1]["translation"]
     assert shift[1:] == [0.5, 0.5]  # the centre of two voxels
     assert group["0"].metadata.zarr_format == (2 if version == "0.4" else 3)
+
+
+@settings(max_examples=300)
+@given(st.tuples(*[st.integers(1, 9000)] * 3), st.tuples(*[st.floats(1e-3, 1e3)] * 3))
+@example((3, 300, 2), (1.0, 5.0, 1.0))
+def test_levels_are_added_until_planes_are_small(shape, spacing):
+    where = label_source(np.broadcast_to(np.uint8(1), shape), spacing_zyx=spacing)
+    levels = plan_alone(where, "0.5", "labels", {}).levels
+    lengths = [[len(picked) for picked in level.picks] for level in levels]
+    assert max(lengths[-1][1:]) <= SMALLEST_SIDE
+    assert all(max(one[1:]) > SMALLEST_SIDE for one in lengths[:-1])
+    assert all(a >= b for one, two in pairwise(lengths) for a, b in zip(one, two))
 
 
 def test_properties_and_colours(tmp_path):

@@ -234,7 +234,8 @@ def _level_steps(source: LabelSource) -> list[tuple[int, int, int]]:
     steps = [np.ones(3, int)]
     while max(-(-shape[1:] // steps[-1][1:])) > SMALLEST_SIDE:
         size = spacing * steps[-1]
-        halved = (size < 2 * size[1:].min()) & (-(-shape // steps[-1]) > 1)
+        left = -(-shape // steps[-1]) > 1  # what is one voxel long is not halved, however fine it is
+        halved = left & (size < 2 * size[1:][left[1:]].min())
         steps.append(steps[-1] * np.where(halved, 2, 1))
     return [(int(z), int(y), int(x)) for z, y, x in steps]
 
