@@ -292,9 +292,10 @@ class VolumeSpace:
         ndim: int = 3,
         time_axis: int | None = None,
     ) -> VolumeSpace:
-        """Space of a volume, its levels guessed from their shapes."""
+        """Space of a volume; its levels lie as its `level_places` say, else as their shapes do."""
         shapes = tuple(volume.shape_zyx(level) for level in range(volume.n_levels))
-        return cls(shapes, zyx_axes, ndim, time_axis, volume.n_time)
+        places = getattr(volume, "level_places", ())
+        return cls(shapes, zyx_axes, ndim, time_axis, volume.n_time, places)
 
     @property
     def shape_zyx(self) -> ShapeZYX:

@@ -137,6 +137,12 @@ def settle_axes(letters: str, shape: Sequence[int]) -> str:
     return parse_axes("".join(settled), shape)
 
 
+def shape_zyx(axes: str, shape: Sequence[int]) -> tuple[int, int, int]:
+    """Lengths of Z, Y and X; absent ones count 1."""
+    z, y, x = (size_of(letter, axes, shape) for letter in SPATIAL)
+    return z, y, x
+
+
 def size_of(letters: str, axes: str, shape: Sequence[int]) -> int:
     """Product of the lengths of the dimensions named in `letters`; absent ones count 1."""
     size = 1

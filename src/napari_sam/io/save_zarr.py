@@ -21,22 +21,24 @@ from zarr.codecs import BloscCodec
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
+from napari_sam.core.spaces import Level
 from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io.atomic import replace_text, replacing
 from napari_sam.io.label_source import LabelPart, LabelSource
 from napari_sam.io.properties import property_rows
-from napari_sam.io.readers.ome_zarr import ome_attributes
+from napari_sam.io.readers.ome_zarr import level_transforms, ome_attributes
+from napari_sam.io.volume import open_volume
 
 SMALLEST_SIDE = 256
 """Levels are added until no side of a plane is longer than this."""
 
 _CHUNK_SIDE = 1024
 _TYPES = {"T": "time", "C": "channel"}
-_Geometry = tuple[list[float], list[float]]
+Picks = tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Level:
+class LabelLevel:
     """One level to be written.
 
     Parameters
@@ -47,7 +49,7 @@ class Level:
         One number an axis of the file.
     """
 
-    picks: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
+    picks: Picks
     scale: list[float]
     translation: list[float]
 
@@ -67,7 +69,7 @@ class ZarrPlan:
     ----------
     axes : str
         Axes of the file.
-    levels : tuple of Level
+    levels : tuple of LabelLevel
         Full resolution first.
     version : str
         "0.4" or "0.5".
@@ -80,7 +82,7 @@ class ZarrPlan:
     """
 
     axes: str
-    levels: tuple[Level, ...]
+    levels: tuple[LabelLevel, ...]
     version: str
     axes_metadata: list[dict[str, str]]
     name: str
@@ -126,26 +128,25 @@ def plan_inside(source: LabelSource, image: zarr.Group, name: str, image_label: 
     try:
         multiscale = attributes["multiscales"][0]
         version = str(attributes.get("version") or multiscale.get("version") or _format_version(image))
-        datasets = multiscale["datasets"]
-        axes = "".join(axis["name"] for axis in multiscale["axes"]).upper()
-        shapes = [dict(zip(axes, image[d["path"]].shape, strict=True)) for d in datasets]
+        volume = open_volume(image)
+        transforms = level_transforms(multiscale, len(multiscale["axes"]))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ExportError(
             f"{image.store_path} is not an OME-Zarr image that labels can join: {error!r}"
         ) from error
     if version not in ("0.4", "0.5"):
         raise ExportError(f"{image.store_path} is OME-Zarr {version}; labels can join images of 0.4 and 0.5")
-    full = tuple(shapes[0].get(letter, 1) for letter in "TZYX")
+    full = (volume.n_time, *volume.shape_zyx())
     if full != source.shape:
         raise ExportError(
             f"labels of shape (T, Z, Y, X) = {source.shape} do not fit the image of shape {full}"
         )
     levels = tuple(
-        Level(_nearest_picks(source, shape), *_image_geometry(dataset, multiscale, len(axes)))
-        for shape, dataset in zip(shapes, datasets, strict=True)
+        LabelLevel(_nearest_picks(place, full[1:], volume.shape_zyx(level)), *transforms[level])
+        for level, place in enumerate(volume.level_places)
     )
     whole = {**image_label, "source": {"image": "../../"}}
-    return ZarrPlan(axes, levels, version, [dict(a) for a in multiscale["axes"]], name, whole)
+    return ZarrPlan(volume.axes, levels, version, [dict(a) for a in multiscale["axes"]], name, whole)
 
 
 def _format_version(image: zarr.Group) -> str:
@@ -240,7 +241,7 @@ def _level_steps(source: LabelSource) -> list[tuple[int, int, int]]:
     return [(int(z), int(y), int(x)) for z, y, x in steps]
 
 
-def _strided_level(source: LabelSource, steps: tuple[int, int, int]) -> Level:
+def _strided_level(source: LabelSource, steps: tuple[int, int, int]) -> LabelLevel:
     z, y, x = (np.arange(0, n, step) for n, step in zip(source.shape[1:], steps, strict=True))
     scale = {"T": source.time_step}
     shift = {"T": 0.0}
@@ -248,29 +249,15 @@ def _strided_level(source: LabelSource, steps: tuple[int, int, int]) -> Level:
         # A voxel of the level covers `step` voxels and has its centre in the middle of them.
         scale[letter] = size * step
         shift[letter] = start + size * (step - 1) / 2
-    return Level((z, y, x), [scale[a] for a in source.axes], [shift[a] for a in source.axes])
+    return LabelLevel((z, y, x), [scale[a] for a in source.axes], [shift[a] for a in source.axes])
 
 
-def _nearest_picks(
-    source: LabelSource, shape: Mapping[str, int]
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+def _nearest_picks(place: Level, fine: Sequence[int], coarse: Sequence[int]) -> Picks:
     """Level-0 voxels nearest to the centres of a level's voxels (the lower of two that are equally near)."""
-    z, y, x = (
-        np.ceil((np.arange(shape.get(a, 1)) + 0.5) * n / shape.get(a, 1) - 1).astype(np.intp)
-        for a, n in zip("ZYX", source.shape[1:], strict=True)
-    )
+    centres = place.to_level0(np.repeat(np.arange(max(coarse))[:, None], 3, axis=1)).round(6)
+    nearest = np.ceil(centres - 0.5).astype(np.intp).clip(0, np.array(fine) - 1)
+    z, y, x = (nearest[:n, axis] for axis, n in enumerate(coarse))
     return z, y, x
-
-
-def _image_geometry(dataset: Mapping[str, Any], multiscale: Mapping[str, Any], ndim: int) -> _Geometry:
-    scale, shift = np.ones(ndim), np.zeros(ndim)
-    outer = multiscale.get("coordinateTransformations") or []
-    for step in [*(dataset.get("coordinateTransformations") or []), *outer]:
-        values = np.asarray(step[step["type"]], float)
-        scale, shift = (
-            (scale * values, shift * values) if step["type"] == "scale" else (scale, shift + values)
-        )
-    return scale.tolist(), shift.tolist()
 
 
 def _create_group(path: Path, plan: ZarrPlan) -> zarr.Group:
@@ -279,12 +266,12 @@ def _create_group(path: Path, plan: ZarrPlan) -> zarr.Group:
 
 
 def _create_array(
-    group: zarr.Group, name: str, level: Level, source: LabelSource, plan: ZarrPlan
+    group: zarr.Group, name: str, level: LabelLevel, source: LabelSource, plan: ZarrPlan
 ) -> zarr.Array:
     picks = dict(zip("ZYX", (len(p) for p in level.picks), strict=True))
-    lengths = {"T": source.shape[0], "C": 1, **picks}
-    shape = tuple(lengths[letter] for letter in plan.axes)
-    chunks = tuple(min(lengths[a], _CHUNK_SIDE) if a in "YX" else 1 for a in plan.axes)
+    lengths = {"T": source.shape[0], **picks}
+    shape = tuple(lengths.get(letter, 1) for letter in plan.axes)
+    chunks = tuple(min(n, _CHUNK_SIDE) if a in "YX" else 1 for a, n in zip(plan.axes, shape, strict=True))
     old = plan.version == "0.4"
     codec = (
         numcodecs.Blosc(cname="zstd", clevel=5, shuffle=1)
@@ -299,11 +286,11 @@ def _create_array(
         compressors=codec,
         fill_value=0,
         chunk_key_encoding={"name": "v2", "separator": "/"} if old else None,
-        dimension_names=None if old else [letter.lower() for letter in plan.axes],
+        dimension_names=None if old else [axis["name"] for axis in plan.axes_metadata],
     )
 
 
-def _write_part(array: zarr.Array, level: Level, axes: str, part: LabelPart) -> None:
+def _write_part(array: zarr.Array, level: LabelLevel, axes: str, part: LabelPart) -> None:
     """Write the voxels that a level takes from what may hold labels in a plane, if it takes any."""
     picked_z, picked_y, picked_x = level.picks
     y0, x0, y1, x1 = part.box_yxyx
@@ -319,8 +306,8 @@ def _write_part(array: zarr.Array, level: Level, axes: str, part: LabelPart) -> 
         values = values.T
     if values.any():
         for z in targets:
-            places = {"T": part.time, "C": 0, "Z": int(z), "Y": rows, "X": cols}
-            array[tuple(places[letter] for letter in axes)] = values
+            places = {"T": part.time, "Z": int(z), "Y": rows, "X": cols}
+            array[tuple(places.get(letter, 0) for letter in axes)] = values
 
 
 def _within(picks: NDArray[np.intp], low: int, high: int) -> slice:

@@ -28,6 +28,7 @@ import zarr
 
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef, Shape2D
+from napari_sam.core.spaces import Level
 from napari_sam.errors import InputWarning, VolumeError
 from napari_sam.io.axes import (
     CHANNELS,
@@ -38,6 +39,7 @@ from napari_sam.io.axes import (
     guess_axes,
     parse_axes,
     settle_axes,
+    shape_zyx,
     size_of,
 )
 from napari_sam.io.readers.ome_zarr import read_zarr, read_zarr_path
@@ -154,16 +156,19 @@ class Volume:
 
     def shape_zyx(self, level: int = 0) -> tuple[int, int, int]:
         """Voxels along Z, Y, X at a level."""
-        z, y, x = (self._size(letter, level) for letter in SPATIAL)
-        return z, y, x
+        self._check_level(level)
+        return shape_zyx(self._axes, self._pixels.levels[level].shape)
+
+    @property
+    def level_places(self) -> tuple[Level, ...]:
+        """How the voxels of each level lie among those of level 0: as the source says, else from the shapes."""
+        shapes = [self.shape_zyx(level) for level in range(self.n_levels)]
+        return self._pixels.places or tuple(Level.from_shapes(shapes[0], shape) for shape in shapes)
 
     def level_factors(self, level: int) -> Triple:
         """How many level-0 voxels one voxel of `level` spans along Z, Y, X."""
         self._check_level(level)
-        if self._pixels.factors is not None:
-            return self._pixels.factors[level]
-        fine, coarse = self.shape_zyx(0), self.shape_zyx(level)
-        return fine[0] / coarse[0], fine[1] / coarse[1], fine[2] / coarse[2]
+        return self.level_places[level].factor_zyx
 
     def plane_shape(self, axis: int, level: int = 0) -> Shape2D:
         """Height and width of the planes along `axis`."""
@@ -479,11 +484,13 @@ def _exchanged(pixels: Pixels, axes: str) -> Pixels:
     full = [size_of("Z", axes, level.shape) for level in pixels.levels]
     kept = tuple(level for level, n in zip(pixels.levels, full, strict=True) if n == full[0])
     z, y, x = pixels.spacing_zyx or (1.0, 1.0, 1.0)
-    factors = pixels.factors and tuple((1.0, *f[1:]) for f in pixels.factors[: len(kept)])
+    places = pixels.places and tuple(
+        Level((1.0, *p.factor_zyx[1:]), (0.0, *p.offset_zyx[1:])) for p in pixels.places[: len(kept)]
+    )
     return replace(
         pixels,
         levels=kept,
-        factors=factors,
+        places=places,
         spacing_zyx=(pixels.time_step, y, x),
         time_step=z,
         time_unit=pixels.unit,

@@ -15,6 +15,7 @@ from napari_sam.core.arrays import FloatArray
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import Doubt, DoubtReason, PropagationStep
+from napari_sam.core.spaces import level_geometry
 
 GOOD_ESTIMATE, BAD_ESTIMATE = 0.65, 0.3
 """Predicted IoU without doubt, and with full doubt; measured, see ``docs/propagation.md``."""
@@ -45,8 +46,7 @@ class Spacing:
     @classmethod
     def of(cls, volume: VolumeLike, plane: PlaneRef) -> Spacing:
         """Of the planes parallel to `plane`, at its level. A step in time counts as one pixel."""
-        factors = np.divide(volume.shape_zyx(0), volume.shape_zyx(plane.level))
-        sizes = (np.array(volume.spacing_zyx) * factors).tolist()
+        sizes = list(level_geometry(volume, plane.level)["spacing_zyx"])
         if getattr(volume, "is_tracked", False):
             sizes[0] = sizes[1]
         between = sizes.pop(plane.axis)

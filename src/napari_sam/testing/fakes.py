@@ -28,7 +28,7 @@ from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import EmbeddingStore, PlaneEncoder, Predictor, VolumeLike
 from napari_sam.core.results import ImageEmbedding, MaskCandidate, MaskPrediction, TileEmbedding, as_image
 from napari_sam.core.sides import FRONT, Side
-from napari_sam.core.spaces import nearest_index
+from napari_sam.core.spaces import Level, nearest_index
 from napari_sam.errors import EmbeddingNotFoundError, VolumeError
 
 LOGIT = 10.0
@@ -377,6 +377,11 @@ class CountingVolume:
     def unit(self) -> str:
         """As the wrapped volume says."""
         return self.volume.unit
+
+    @property
+    def level_places(self) -> tuple[Level, ...]:
+        """As the wrapped volume says."""
+        return getattr(self.volume, "level_places", ())
 
     def shape_zyx(self, level: int = 0) -> tuple[int, int, int]:
         """As the wrapped volume says."""

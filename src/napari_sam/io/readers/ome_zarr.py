@@ -13,8 +13,9 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, WrapperStore, ZipStore
 
 from napari_sam.errors import VolumeError
-from napari_sam.io.axes import SPATIAL, UNKNOWN, letter_of
+from napari_sam.io.axes import SPATIAL, UNKNOWN, letter_of, shape_zyx
 from napari_sam.io.readers.pixels import Pixels, Triple
+from napari_sam.io.readers.places import level_places
 from napari_sam.io.units import parse_unit, unit_ratio
 
 GEOMETRY_ATTRIBUTE = "napari_sam"
@@ -218,10 +219,7 @@ def _read_multiscale(group: zarr.Group, multiscale: Mapping[str, Any], source: s
     if not levels:
         raise VolumeError(f"{source} is an OME-Zarr image that lists no level; the copy may be incomplete")
     axes, units = _ome_axes(multiscale.get("axes"), levels[0].ndim)
-    outer = multiscale.get("coordinateTransformations")
-    transforms = [_compose(len(axes), d.get("coordinateTransformations"), outer) for d in datasets]
-    known = outer or any(d.get("coordinateTransformations") for d in datasets)
-    return _pixels(levels, source, axes=axes, **(_geometry(axes, units, transforms) if known else {}))
+    return _pixels(levels, source, axes=axes, **_geometry(multiscale, axes, units, levels))
 
 
 def _ome_axes(axes: Any, ndim: int) -> tuple[str, list[str]]:
@@ -242,6 +240,12 @@ def _axis_letter(entry: Mapping[str, Any]) -> str:
     return by_type or letter_of(entry.get("name", ""))
 
 
+def level_transforms(multiscale: Mapping[str, Any], ndim: int) -> list[tuple[list[float], list[float]]]:
+    """Scale and translation of each level of a multiscale image, a number an axis."""
+    outer = multiscale.get("coordinateTransformations")
+    return [_compose(ndim, d.get("coordinateTransformations"), outer) for d in multiscale["datasets"]]
+
+
 def _compose(ndim: int, inner: Any, outer: Any) -> tuple[list[float], list[float]]:
     """Scale and translation of a level: its own transformations, then those of the whole image."""
     scale, shift = [1.0] * ndim, [0.0] * ndim
@@ -258,9 +262,14 @@ def _compose(ndim: int, inner: Any, outer: Any) -> tuple[list[float], list[float
 
 
 def _geometry(
-    axes: str, units: list[str], transforms: list[tuple[list[float], list[float]]]
+    multiscale: Mapping[str, Any], axes: str, units: list[str], levels: Sequence[zarr.Array]
 ) -> dict[str, Any]:
     """Keyword arguments of `Pixels` that say where the voxels are."""
+    inner = [d.get("coordinateTransformations") or [] for d in multiscale["datasets"]]
+    if not (any(inner) or multiscale.get("coordinateTransformations")):
+        return {}
+    transforms = level_transforms(multiscale, len(axes))
+    is_placed = any(step.get("type") == "translation" for steps in inner for step in steps)
     names = {letter: parse_unit(unit) for letter, unit in zip(axes, units, strict=True)}
     unit = next((names[a] for a in "XYZ" if names.get(a)), "")
 
@@ -272,14 +281,14 @@ def _geometry(
         return z, y, x
 
     spacings = [triple(scale, 1.0) for scale, _ in transforms]
-    z0, y0, x0 = spacings[0]
-    usable = min(z0, y0, x0) > 0
+    starts = [triple(shift, 0.0) for _, shift in transforms]
+    shapes = [shape_zyx(axes, level.shape) for level in levels]
     time = axes.find("T")
     return {
         "spacing_zyx": spacings[0],
-        "translate_zyx": triple(transforms[0][1], 0.0),
+        "translate_zyx": starts[0],
         "unit": unit,
         "time_step": transforms[0][0][time] if time >= 0 else 1.0,
         "time_unit": units[time] if time >= 0 else "",
-        "factors": tuple((z / z0, y / y0, x / x0) for z, y, x in spacings) if usable else None,
+        "places": level_places(spacings, starts if is_placed else None, shapes) if all(inner) else None,
     }

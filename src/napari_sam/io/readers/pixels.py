@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from napari_sam.core.spaces import Level
+
 Triple = tuple[float, float, float]
 
 
@@ -31,8 +33,8 @@ class Pixels:
         Of both.
     time_step, time_unit : float, str
         Interval between time points, 1.0 and "" when unknown.
-    factors : tuple of (float, float, float), optional
-        How many level-0 voxels a voxel of each level spans; from the shapes when None.
+    places : tuple of Level, optional
+        How the voxels of each level lie among those of level 0; from the shapes when None.
     rgb : bool, optional
         Whether channels are the colours of a pixel; None when the source does not say.
     missing : callable
@@ -51,7 +53,7 @@ class Pixels:
     unit: str = ""
     time_step: float = 1.0
     time_unit: str = ""
-    factors: tuple[Triple, ...] | None = None
+    places: tuple[Level, ...] | None = None
     rgb: bool | None = None
     missing: Callable[[], list[str]] = list
     has_data: Callable[[], bool] = lambda: True
