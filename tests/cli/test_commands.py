@@ -8,8 +8,10 @@ import tifffile
 import zarr
 
 from napari_sam.cli import labelling
+from napari_sam.cli.segment import check_level
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import DOUBTFUL, Doubt, DoubtReason, PropagationStep
+from napari_sam.errors import ExportError
 from napari_sam.io.save import save_labels
 from napari_sam.io.volume import open_volume
 from napari_sam.testing.phantoms import drifting_disc_volume
@@ -96,6 +98,40 @@ def test_the_image_is_never_replaced(call, prompts_path, phantom, fake_model, tm
         assert "is being read from" in err
     assert path.read_bytes() == before
     assert fake_model.n_encodes == 0
+
+
+def write_ome_zarr(path, image):
+    """An image of one level as OME-Zarr."""
+    axes = [{"name": a, "type": "space"} for a in "zyx"]
+    scale = [{"type": "scale", "scale": [1.0, 1.0, 1.0]}]
+    datasets = [{"path": "0", "coordinateTransformations": scale}]
+    multiscale = {"axes": axes, "datasets": datasets}
+    group = zarr.create_group(path, attributes={"ome": {"version": "0.5", "multiscales": [multiscale]}})
+    group.create_array("0", data=image)
+
+
+def test_labels_join_the_image(call, prompts_path, phantom, fake_model, tmp_path, read_labels):
+    image = tmp_path / "image.ome.zarr"
+    write_ome_zarr(image, phantom.image)
+    before, out = {p.name for p in tmp_path.iterdir()}, image / "labels" / "cells"
+    asked = ("segment", image, "--prompts", prompts_path, "--output", out, "--propagate")
+    code, said, err = call(*asked)
+    assert code == 0, err
+    assert f"saved {out}" in said
+    np.testing.assert_array_equal(read_labels(out), phantom.labels)
+    assert {p.name for p in tmp_path.iterdir()} == before
+    code, _, err = call(*asked)
+    assert code == 1
+    assert "--overwrite" in err
+
+
+def test_labels_of_a_coarser_level_join_no_image(tmp_path):
+    write_ome_zarr(tmp_path / "image.ome.zarr", np.ones((2, 3, 4), np.uint8))
+    out = tmp_path / "image.ome.zarr" / "labels" / "cells"
+    check_level(out, 0)
+    check_level(tmp_path / "cells.ome.zarr", 1)
+    with pytest.raises(ExportError, match="of level 0, the prompts of level 1"):
+        check_level(out, 1)
 
 
 @pytest.mark.parametrize("output", ["labels.png", "nowhere/labels.tif"])

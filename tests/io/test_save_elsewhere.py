@@ -1,6 +1,7 @@
 """Programs that we did not write read what we write: equal voxels, equal physical scale."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,49 @@ def test_labels_join_an_image(tmp_path, version, axes):
         assert set(np.unique(np.asarray(data))) <= set(np.unique(LABELS))
     with open_volume(place) as volume:
         assert (volume.spacing_zyx, volume.unit, volume.n_levels) == (SPACING, "micrometer", 3)
+
+
+def edit_multiscale(image, change):
+    """Change what an image of version 0.5 says of its levels."""
+    document = json.loads((image / "zarr.json").read_text())
+    change(document["attributes"]["ome"]["multiscales"][0])
+    (image / "zarr.json").write_text(json.dumps(document))
+
+
+def name_in_words(multiscale):
+    for axis, name in zip(multiscale["axes"], ["depth", "height", "width"]):
+        axis["name"] = name
+
+
+def add_identity(multiscale):
+    multiscale["coordinateTransformations"] = [{"type": "identity"}]
+
+
+@pytest.mark.parametrize("change", [name_in_words, add_identity])
+def test_labels_join_an_image_that_says_it_in_other_words(tmp_path, change):
+    image = make_image(tmp_path / "image.ome.zarr", "0.5", "zyx")
+    edit_multiscale(image, change)
+    with open_volume(save_labels(LABELS, image, into_image=True)) as volume:
+        assert (volume.spacing_zyx, volume.n_levels) == (SPACING, 3)
+        assert np.array_equal(volume.read_box([(0, n) for n in LABELS.shape]), LABELS)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_labels_join_the_first_image_of_a_converted_file(tmp_path, version):
+    root = tmp_path / "converted.zarr"
+    group = zarr.create_group(root, zarr_format=2 if version == "0.4" else 3)
+    group.attrs["bioformats2raw.layout"] = 3
+    make_image(root / "0", version)
+    assert save_labels(LABELS, root, into_image=True, name="a") == root / "0" / "labels" / "a"
+    assert save_labels(LABELS, root / "labels" / "b") == root / "0" / "labels" / "b"
+    assert not (root / "labels").exists()
+
+
+def test_a_zip_file_is_only_read(tmp_path):
+    image = make_image(tmp_path / "image.ome.zarr", "0.5")
+    packed = shutil.make_archive(str(image), "zip", image)
+    with pytest.raises(ExportError, match="zip file, which is only read; unpack it"):
+        save_labels(LABELS, packed, into_image=True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

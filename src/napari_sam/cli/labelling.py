@@ -24,8 +24,12 @@ _UNSURE = 0.6
 
 
 def partial_path(output: Path) -> Path:
-    """Where labels grow until they are complete: next to the output."""
-    return output.with_name(output.name + ".partial.zarr")
+    """Where labels grow until they are complete: next to the output, or to the image that they join."""
+    from napari_sam.io.save import SaveOptions, joined_image
+
+    image = output.parent.parent
+    place = image.with_name(f"{image.name}-{output.name}") if joined_image(output, SaveOptions()) else output
+    return place.with_name(place.name + ".partial.zarr")
 
 
 def create_partial(output: Path, volume: Volume, plane: PlaneRef, max_id: int) -> Any:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 def segment(  # noqa: PLR0913 - a command's parameters are its options
     volume: o.VolumePath,
     prompts: Annotated[Path, typer.Option(help="JSON file of prompts, see docs/headless.md.")],
-    output: Annotated[Path, typer.Option(help="Labels to write: NAME.ome.zarr or NAME.tif.")],
+    output: Annotated[
+        Path, typer.Option(help="Labels to write: NAME.ome.zarr, NAME.tif, or IMAGE.ome.zarr/labels/NAME.")
+    ],
     propagate: Annotated[
         bool, typer.Option("--propagate", help="Carry the objects to the other planes.")
     ] = False,
@@ -60,6 +62,7 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
         raise typer.BadParameter("--three-axes says how objects are carried; add --propagate")
     with o.open_input(volume, axes, channel, strict) as source:
         asked = read_prompts(prompts, source)
+        check_level(output, asked.level)
         spec = ModelSpec(model, device, dtype, object_diameter)
         job = replace(make_job(source, axes, spec, cache, asked.time), channel=channel, strict=strict)
         labels = create_partial(output, source, asked.planes[0], max(asked.seeds))
@@ -75,28 +78,34 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
                 err=True,
             )
             raise
-        save(labels, output, source, asked, overwrite)
+        written = save(labels, output, source, asked, overwrite)
     rmtree(partial_path(output))
     for one in asked.objects:
         typer.echo(tally.describe(one.object_id, one.name))
-    typer.echo(f"saved {output}")
+    typer.echo(f"saved {written}")
 
 
 def check_output(output: Path, overwrite: bool, volume: Path) -> None:
     """Refuse before any work is done what could not be saved after it."""
     from napari_sam.io.save import check_target
 
-    if not output.name.lower().endswith((".zarr", ".tif", ".tiff")):
-        raise ExportError(f"cannot tell the format of {output}; name it .ome.zarr, .zarr, .tif or .tiff")
     if output.exists() and not overwrite:
         raise ExportError(f"{output} exists; choose another name or pass --overwrite")
-    if not output.absolute().parent.is_dir():
-        raise ExportError(f"the folder {output.absolute().parent} does not exist; make it first")
     check_target(output, overwrite, str(volume))
 
 
-def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite: bool) -> None:
-    """Save the finished labels; OME-Zarr keeps the objects' names."""
+def check_level(output: Path, level: int) -> None:
+    """Refuse labels of a coarser level that would have to join an image."""
+    from napari_sam.io.save import SaveOptions, joined_image
+
+    if level and joined_image(output, SaveOptions()):
+        raise ExportError(
+            f"labels that join an image are of level 0, the prompts of level {level}; save under another name"
+        )
+
+
+def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite: bool) -> Path:
+    """Save the finished labels, with the objects' names; gives the path written."""
     from napari_sam.core.spaces import level_geometry
     from napari_sam.io.label_source import own_axes
     from napari_sam.io.save import save_labels
@@ -104,14 +113,7 @@ def save(labels: Any, output: Path, volume: Volume, asked: PromptFile, overwrite
     places = level_geometry(volume, asked.level)
     places |= own_axes(volume, 3, places["spacing_zyx"])
     names = {one.object_id: {"name": one.name} for one in asked.objects if one.name}
-    keeps_names = output.name.lower().endswith(".zarr")
-    save_labels(
-        labels,
-        output,
-        overwrite=overwrite,
-        properties=names if names and keeps_names else None,
-        **places,
-    )
+    return save_labels(labels, output, overwrite=overwrite, properties=names or None, **places)
 
 
 def _journey(asked: PromptFile, propagate: bool, three_axes: bool) -> Journey | None:

@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import ExportError, InputWarning
 from napari_sam.io.label_source import LabelSource, label_source, reads_from
-from napari_sam.io.readers.ome_zarr import attributes_at, is_label_image, is_zarr
+from napari_sam.io.readers.ome_zarr import attributes_at, is_label_image, is_series, is_zarr
 from napari_sam.io.save_tiff import is_own_tiff, iter_save_tiff
 from napari_sam.io.save_zarr import (
     image_label_entry,
@@ -151,9 +151,9 @@ def iter_save_labels(
     source = source_of(labels, like, options)
     if options.ome_zarr_version not in VERSIONS:
         raise ExportError(f"OME-Zarr {options.ome_zarr_version!r} is not written; choose '0.5' or '0.4'")
-    image = _image_of(target, options)
-    if image is not None:
-        return (yield from _save_inside(source, target, image, options))
+    joined = joined_image(target, options)
+    if joined is not None:
+        return (yield from _save_inside(source, *joined, options))
     check_target(target, options.overwrite, source.volume.source, like.source if like is not None else None)
     if _is_tiff(target):
         _warn_of_loss(source, options)
@@ -186,26 +186,38 @@ def _stem(target: Path) -> str:
     return re.sub(r"(\.ome)?\.[^.]+$", "", target.name, flags=re.IGNORECASE) or "labels"
 
 
-def _image_of(target: Path, options: SaveOptions) -> Path | None:
-    """The image that labels join, if they do: asked for, or because `target` is in an image's labels."""
-    if options.into_image:
-        return target
-    if target.parent.name == "labels" and is_zarr(target.parent.parent):
-        return target.parent.parent
-    return None
+def joined_image(target: Path, options: SaveOptions) -> tuple[Path, str] | None:
+    """The image that labels join and their name in it, if they do: asked for, or because `target` is in its labels.
 
-
-def _save_inside(source: LabelSource, target: Path, image: Path, options: SaveOptions) -> Progress:
+    Raises
+    ------
+    ExportError
+        If they cannot.
+    """
+    image = target if options.into_image else target.parent.parent
+    if not options.into_image and not (target.parent.name == "labels" and is_zarr(image)):
+        return None
     name = options.name or ("labels" if options.into_image else target.name)
     if not re.fullmatch(r"[\w][\w .-]*", name):
         raise ExportError(f"{name!r} is no name for a label image; use letters, digits, '_', '-' and '.'")
     if not is_zarr(image):
         raise ExportError(f"{image} is not an OME-Zarr image that labels can join; check the path")
+    if image.is_file():
+        raise ExportError(f"{image} is a zip file, which is only read; unpack it, and save into the folder")
+    return image / "0" if is_series(attributes_at(image)) else image, name
+
+
+def _check_inside(image: Path, name: str, overwrite: bool, *read: str | None) -> Path:
     place = image / "labels" / name
-    if (place.exists() or name in listed_labels(image)) and not options.overwrite:
+    if (place.exists() or name in listed_labels(image)) and not overwrite:
         raise ExportError(f"{place} exists; choose another name, or pass overwrite=True")
-    if reads_from(source.volume.source, place):
-        raise ExportError(f"the labels are being read from {place}; save them under another name")
+    if any(reads_from(source, place) for source in read):
+        raise ExportError(f"{place} is being read from; save the labels under another name")
+    return place
+
+
+def _save_inside(source: LabelSource, image: Path, name: str, options: SaveOptions) -> Progress:
+    place = _check_inside(image, name, options.overwrite, source.volume.source)
     group = zarr.open_group(LocalStore(image, read_only=True), mode="r")
     plan = plan_inside(source, group, name, image_label_entry(options.properties, options.colors))
     made = _make_folder(place.parent)
@@ -235,12 +247,16 @@ def check_target(target: Path, overwrite: bool, *read: str | None) -> None:
     Parameters
     ----------
     target : Path
-        Label image of its own, or TIFF.
+        As `save_labels` takes it.
     overwrite : bool
         Whether labels that are there may be replaced.
     *read : str, optional
         Sources of the volumes that the labels are made from, which are never replaced.
     """
+    joined = joined_image(target, SaveOptions())
+    if joined is not None:
+        _check_inside(*joined, overwrite, *read)
+        return
     name = target.name.lower()
     if not (_is_tiff(target) or name.endswith(".zarr")):
         raise ExportError(f"cannot tell a format from {target.name!r}; end it in .ome.zarr, .ome.tif or .tif")

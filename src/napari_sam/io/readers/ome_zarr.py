@@ -103,7 +103,7 @@ def read_zarr(node: zarr.Array | zarr.Group, source: str | None = None) -> Pixel
     attributes = ome_attributes(node)
     if "multiscales" in attributes:
         return _read_multiscale(node, attributes["multiscales"][0], source)
-    if "bioformats2raw.layout" in attributes and "0" in node:
+    if is_series(attributes) and "0" in node:
         return read_zarr(node["0"], source)
     return _read_single(node, attributes, source)
 
@@ -138,6 +138,11 @@ def attributes_at(path: Path) -> dict[str, Any]:
         return ome_attributes(zarr.open(LocalStore(path, read_only=True), mode="r"))
     except (OSError, ValueError, LookupError, TypeError):
         return {}
+
+
+def is_series(attributes: Mapping[str, Any]) -> bool:
+    """Whether a group is what bioformats2raw makes of a file: a folder of images, of which the first is opened."""
+    return "bioformats2raw.layout" in attributes and "multiscales" not in attributes
 
 
 def is_label_image(path: Path) -> bool:
