@@ -7,8 +7,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from napari_sam.io.properties import read_properties
+from napari_sam.errors import InputWarning
+from napari_sam.io.export import iter_export
+from napari_sam.io.properties import read_colors, read_properties
 from napari_sam.io.save import save_labels
+from napari_sam.io.volume import open_volume
 
 
 @pytest.fixture
@@ -45,6 +48,14 @@ def test_what_is_known_of_objects_goes_from_format_to_format(call, labels_path, 
     assert read_properties(paths[-1]) == {1: {"name": "left", "class": "cell"}, 2: {"name": "right"}}
     coco = json.loads((tmp_path / "c.json").read_text())
     assert [c["name"] for c in coco["categories"]] == ["object", "cell"]
+
+
+def test_colours_go_along(call, phantom, tmp_path):
+    path = save_labels(phantom.labels, tmp_path / "a.ome.zarr", colors={1: (255, 0, 10), 2: (0.0, 1.0, 0.0)})
+    assert call("export", path, tmp_path / "b.ome.zarr")[0] == 0
+    assert read_colors(tmp_path / "b.ome.zarr") == {1: [255, 0, 10, 255], 2: [0, 255, 0, 255]}
+    with open_volume(path, missing_chunks="fill") as labels, pytest.warns(InputWarning, match="colors"):
+        list(iter_export(labels, tmp_path / "b.tif"))
 
 
 def test_coco_has_classes(call, labels_path, tmp_path):

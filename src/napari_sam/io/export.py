@@ -12,7 +12,7 @@ from napari_sam.io.coco import CocoOptions, iter_save_coco
 from napari_sam.io.label_source import LabelSource
 from napari_sam.io.measure import iter_save_table
 from napari_sam.io.meshes import MeshFormat, MeshOptions, iter_save_mesh
-from napari_sam.io.properties import Properties, read_properties
+from napari_sam.io.properties import Properties, read_colors, read_properties
 from napari_sam.io.save import SaveOptions, iter_save_labels, source_of
 
 Progress = Generator[tuple[int, int], None, Path]
@@ -65,7 +65,7 @@ def iter_export(
         Ends in .csv (measurements), .json (COCO), .obj or .stl (meshes in one file), or as `save_labels` takes it;
         a folder where `options.meshes` says what is in it.
     options : ExportOptions, optional
-        What else there is to choose. Properties of the objects are by default those that the labels' own file has.
+        What else there is to choose. Properties and colours of the objects are by default those that the labels' own file has.
 
     Raises
     ------
@@ -77,7 +77,8 @@ def iter_export(
     target = Path(path).expanduser()
     source = source_of(labels, like, options.save)
     known = options.save.properties or read_properties(source.volume.source)
-    save, ending = replace(options.save, properties=known), target.suffix.lower()
+    colors = options.save.colors or read_colors(source.volume.source)
+    save, ending = replace(options.save, properties=known, colors=colors), target.suffix.lower()
     if options.meshes is not None or ending in MESHES:
         kind = options.meshes or MeshFormat(ending[1:])
         chosen = MeshOptions(options.objects, options.time, kind, save.overwrite)

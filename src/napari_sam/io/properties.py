@@ -73,7 +73,7 @@ def read_properties(source: str | Path | None) -> dict[int, dict[str, Any]]:
     if path is None:
         rows = []
     elif is_zarr(path):
-        rows = _zarr_rows(path)
+        rows = _zarr_rows(path, "properties")
     else:
         rows = _tiff_rows(path) if path.name.lower().endswith(SUFFIXES) else []
     return {
@@ -83,10 +83,18 @@ def read_properties(source: str | Path | None) -> dict[int, dict[str, Any]]:
     }
 
 
-def _zarr_rows(path: Path) -> list[Any]:
+def read_colors(source: str | Path | None) -> dict[int, list[int]]:
+    """Colour (RGBA, 0 to 255) of each object by label, as an OME-Zarr label image has it; nothing for other files."""
+    path = Path(source) if source is not None else None
+    rows = _zarr_rows(path, "colors") if path is not None and is_zarr(path) else []
+    colors = {row.get(LABEL): row.get("rgba") for row in rows if isinstance(row, dict)}
+    return {i: rgba for i, rgba in colors.items() if isinstance(i, int) and isinstance(rgba, list)}
+
+
+def _zarr_rows(path: Path, name: str) -> list[Any]:
     node = zarr.open(str(path), mode="r")
     entry = ome_attributes(node).get("image-label") if isinstance(node, zarr.Group) else None
-    rows = entry.get("properties") if isinstance(entry, dict) else None
+    rows = entry.get(name) if isinstance(entry, dict) else None
     return rows if isinstance(rows, list) else []
 
 
