@@ -144,7 +144,7 @@ def test_labels_join_the_first_image_of_a_converted_file(tmp_path, version):
 def test_a_zip_file_is_only_read(tmp_path):
     image = make_image(tmp_path / "image.ome.zarr", "0.5")
     packed = shutil.make_archive(str(image), "zip", image)
-    with pytest.raises(ExportError, match="zip file, which is only read; unpack it"):
+    with pytest.raises(ExportError, match="labels join an image in a folder; unpack a zip"):
         save_labels(LABELS, packed, into_image=True)
 
 
@@ -192,6 +192,9 @@ def test_labels_that_do_not_fit_an_image(tmp_path):
         save_labels(LABELS[:3], image, into_image=True)
     with pytest.raises(ExportError, match="not an OME-Zarr image"):
         save_labels(LABELS, tmp_path, into_image=True)
+    zarr.save_array(tmp_path / "plain.zarr", LABELS)
+    with pytest.raises(ExportError, match="not an OME-Zarr image"):
+        save_labels(LABELS, tmp_path / "plain.zarr" / "labels" / "a")
     with pytest.raises(ExportError, match="no name for a label image"):
         save_labels(LABELS, image, into_image=True, name="../evil")
     assert json.loads((image / "zarr.json").read_text()) == before

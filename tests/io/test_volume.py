@@ -4,6 +4,7 @@ import doctest
 import itertools
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -208,6 +209,13 @@ def test_what_is_not_there(tmp_path):
         open_volume(tmp_path / "notes.txt")
     with pytest.raises(VolumeError, match="without zarr metadata"):
         open_volume(tmp_path)
+
+
+@pytest.mark.parametrize("url", ["https://x.org/a.ome.zarr", "s3://x/a.zarr", "file:///data/a.tif"])
+def test_urls_are_not_read(url):
+    for source in (url, Path(url).absolute()):
+        with pytest.raises(VolumeError, match="is a URL, which is not read"):
+            open_volume(source)
 
 
 def test_reading_fails_with_a_named_error():

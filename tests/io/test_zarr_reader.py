@@ -185,9 +185,16 @@ def test_a_group_that_holds_one_array_or_several(tmp_path):
     group.create_array("more", data=ARRAY[0, 0])
     with pytest.raises(VolumeError, match=r"arrays \['data', 'more'\]"):
         open_volume(tmp_path / "a.zarr")
-    zarr.create_group(tmp_path / "plate.zarr", attributes={"ome": {"plate": {}}})
-    with pytest.raises(VolumeError, match="plate"):
-        open_volume(tmp_path / "plate.zarr")
+
+
+def test_a_plate_and_a_well_say_where_an_image_is(tmp_path):
+    plate = tmp_path / "plate.zarr"
+    zarr.create_group(plate, attributes={"ome": {"plate": {}}})
+    zarr.create_group(plate / "A/1", attributes={"ome": {"well": {}}})
+    write_image(plate / "A/1/0")
+    for folder, kind in ((plate, "plate"), (plate / "A/1", "well")):
+        with pytest.raises(VolumeError, match=f"is a {kind} of many images; pass .*{plate}/A/1/0$"):
+            open_volume(folder)
 
 
 def test_opened_nodes_and_zip_files(tmp_path):

@@ -200,11 +200,12 @@ def joined_image(target: Path, options: SaveOptions) -> tuple[Path, str] | None:
     name = options.name or ("labels" if options.into_image else target.name)
     if not re.fullmatch(r"[\w][\w .-]*", name):
         raise ExportError(f"{name!r} is no name for a label image; use letters, digits, '_', '-' and '.'")
-    if not is_zarr(image):
-        raise ExportError(f"{image} is not an OME-Zarr image that labels can join; check the path")
     if image.is_file():
-        raise ExportError(f"{image} is a zip file, which is only read; unpack it, and save into the folder")
-    return image / "0" if is_series(attributes_at(image)) else image, name
+        raise ExportError(f"{image} is a file, and labels join an image in a folder; unpack a zip first")
+    image = image / "0" if is_series(attributes_at(image)) else image
+    if "multiscales" not in attributes_at(image):
+        raise ExportError(f"{image} is not an OME-Zarr image that labels can join; check the path")
+    return image, name
 
 
 def _check_inside(image: Path, name: str, overwrite: bool, *read: str | None) -> Path:

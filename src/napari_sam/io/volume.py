@@ -14,6 +14,7 @@ length 1. Opening reads metadata; `read_plane` reads the chunks that the plane c
 
 from __future__ import annotations
 
+import re
 import warnings
 import weakref
 import zlib
@@ -454,6 +455,10 @@ def _is_multiscale(source: Any) -> bool:
 def _read_path(path: Path) -> Pixels:
     name = path.name.lower()
     if not path.exists():
+        if any(re.fullmatch(r"[a-z][a-z0-9+.-]+:", part) for part in path.parts):
+            raise VolumeError(
+                f"{path} is a URL, which is not read; download it, or pass a zarr that you opened"
+            )
         raise VolumeError(f"there is no file or folder {path}; check the path")
     if path.is_dir() or name.endswith((".zip", ".ozx")):
         return read_zarr_path(path.absolute())

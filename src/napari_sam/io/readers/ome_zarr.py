@@ -161,8 +161,11 @@ def local_path(node: Any) -> str | None:
 
 
 def _read_single(group: zarr.Group, attributes: Mapping[str, Any], source: str | None) -> Pixels:
-    if "plate" in attributes or "well" in attributes:
-        raise VolumeError(f"{source} is a plate of many images; pass the path of one, such as {source}/A/1/0")
+    for kind, place in (("well", "0"), ("plate", "A/1/0")):
+        if kind in attributes:
+            raise VolumeError(
+                f"{source} is a {kind} of many images; pass the path of one, such as {source}/{place}"
+            )
     names = sorted(group.array_keys())
     if len(names) == 1:
         return _pixels([group[names[0]]], source, axes=_named_axes(group[names[0]]))
