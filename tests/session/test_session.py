@@ -9,6 +9,7 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import MaskPrediction
 from napari_sam.errors import DeviceMemoryError, PromptError
 from napari_sam.inference.answers import denies_mask
+from napari_sam.io.save import save_labels
 from napari_sam.io.volume import open_volume
 from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session.marks import Marks, ShapeKind, ShapeMark
@@ -399,6 +400,21 @@ def test_what_was_denied_is_not_fed_back(desk, denying):
     click(desk, Marks([*marks, (0, Z + 4, 2, 2)], [True, False, False, True]), plane)
     assert [one.mask is None for one in denying] == [False, False, True]
     assert all(one.low_res_logits is None for one in denying)
+
+
+@pytest.mark.parametrize("name", ["image.ome.zarr", "image.tif"])
+def test_the_image_is_never_replaced(empty_desk, phantom, tmp_path, name):
+    path = save_labels(phantom.labels, tmp_path / name)
+    empty_desk.session.use_volume(open_volume(path))
+    empty_desk.settle()
+    empty_desk.session.labels.array[Z] = 1
+    empty_desk.session.save(path, overwrite=True)
+    empty_desk.settle()
+    assert [str(error).rpartition(" is ")[2] for error in empty_desk.errors] == [
+        "being read from; save the labels under another name"
+    ]
+    with open_volume(path) as image:
+        np.testing.assert_array_equal(image.read_plane(PLANE), phantom.labels[Z])
 
 
 @pytest.mark.parametrize("level", [0, 1])

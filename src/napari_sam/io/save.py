@@ -286,7 +286,10 @@ def _check_replaceable(target: Path) -> None:
     if is_ours:
         return
     if "multiscales" in attributes_at(target):
-        raise ExportError(f"{target} is an image, not labels; pass into_image=True to put the labels into it")
+        raise ExportError(
+            f"{target} is an image, not labels; pass into_image=True, or save as {target / 'labels' / 'NAME'}, "
+            "to put the labels into it"
+        )
     raise ExportError(
         f"{target} does not say that it holds labels of ours and may be an image, which is never replaced; "
         "choose another name, or delete it yourself"
