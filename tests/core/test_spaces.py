@@ -20,7 +20,7 @@ from napari_sam.core.spaces import (
     nearest_index,
     resized_shape,
 )
-from napari_sam.errors import PromptError, SpaceError
+from napari_sam.errors import SpaceError
 from napari_sam.testing.fakes import ArrayVolume, FakeEncoder, FakePredictor
 from napari_sam.testing.phantoms import ball_volume
 
@@ -209,6 +209,14 @@ def test_data_and_plane_are_there_and_back(space, axis, level, data) -> None:
     assert space.belongs(there, plane).all()
 
 
+def landing(space, point, axis, level=0):
+    """The plane that a point belongs to and the point in it, as `session.marks` finds them."""
+    index = int(nearest_index(space.to_zyx(point, level)[0, axis]))
+    plane = PlaneRef(axis, index, level, int(space.time_of(point)[0]))
+    (point_yx,) = space.to_plane(point, plane).tolist()
+    return plane, tuple(point_yx)
+
+
 @given(volume_spaces(), st.integers(0, 2), st.integers(0, 1), st.data())
 def test_every_voxel_belongs_to_one_plane_and_is_found_in_it(space, axis, level, data) -> None:
     tzyx = [data.draw(st.integers(0, n - 1)) for n in (space.n_time, *space.shape_zyx)]
@@ -217,7 +225,7 @@ def test_every_voxel_belongs_to_one_plane_and_is_found_in_it(space, axis, level,
     for value, at in zip(tzyx, (space.time_axis, *space.zyx_axes)):
         if at is not None:
             point[0, at] = value + jitter
-    ((plane, point_yx),) = space.snap(point, axis, level)
+    plane, point_yx = landing(space, point, axis, level)
     assert space.belongs(point, plane).all()
     assert (plane.axis, plane.level, plane.time) == (axis, level, tzyx[0])
     last = space.shapes_zyx[level][axis] - 1
@@ -230,34 +238,9 @@ def test_every_voxel_belongs_to_one_plane_and_is_found_in_it(space, axis, level,
 
 def test_what_an_upper_level_lost_goes_to_its_last_voxel() -> None:
     space = VolumeSpace(((5, 5, 5), (2, 2, 2)))
-    ((plane, point_yx),) = space.snap([[4, 4, 0]], 0, 1)
+    plane, point_yx = landing(space, [[4, 4, 0]], 0, 1)
     assert plane == PlaneRef(0, 1, 1)
     PromptSet([point_yx]).check_inside((2, 2))
-
-
-@pytest.mark.parametrize("point", [(-0.6, 0, 0), (0, 4.5, 0), (0, 0, 99), (np.nan, 0, 0), (0, np.inf, 0)])
-def test_points_outside_or_not_finite_are_refused(point) -> None:
-    with pytest.raises(PromptError):
-        VolumeSpace(((3, 4, 5),)).snap([point], 0)
-
-
-@pytest.mark.parametrize("time", [-1, 2])
-def test_times_outside_are_refused(time) -> None:
-    with pytest.raises(PromptError, match="2 time points"):
-        VolumeSpace(((3, 4, 5),), (1, 2, 3), 4, 0, 2).snap([(time, 0, 0, 0)], 0)
-
-
-def test_a_shape_lies_in_one_plane() -> None:
-    space = VolumeSpace(((3, 40, 50),))
-    plane, corners = space.snap_together([(0.6, -5, 3), (1.4, 9, 3), (1, 9, 70)], 0)
-    assert plane == PlaneRef(0, 1)
-    np.testing.assert_array_equal(corners, [(-5, 3), (9, 3), (9, 70)])
-    with pytest.raises(PromptError, match="touches 2 planes"):
-        space.snap_together([(0, 0, 0), (1, 0, 0)], 0)
-    with pytest.raises(PromptError, match="outside"):
-        space.snap_together([(7, 0, 0)], 0)
-    with pytest.raises(PromptError, match="touches 0 planes"):
-        space.snap_together(np.zeros((0, 3)), 0)
 
 
 def test_axes_beside_the_volume_are_filled_as_asked() -> None:
@@ -355,7 +338,7 @@ def test_a_click_in_the_world_gives_the_mask_of_what_was_clicked(layer, order, a
     point_data[0, list(order)] = voxel
     point_world = layer.to_world(point_data)
 
-    ((plane, point_yx),) = space.snap(layer.to_data(point_world), axis)
+    plane, point_yx = landing(space, layer.to_data(point_world), axis)
     assert plane.index == voxel[axis]
     encoder = FakeEncoder(ArrayVolume(truth.image), FakePredictor())
     mask = encoder.predictor.predict(encoder.embedding(plane), PromptSet([point_yx])).mask

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -233,13 +233,6 @@ def _factor(n: int, m: int) -> float:
     return float(whole) if m in (n // whole, -(-n // whole)) else n / m
 
 
-class PlanePoint(NamedTuple):
-    """A point and the plane it belongs to."""
-
-    plane: PlaneRef
-    point_yx: tuple[float, float]
-
-
 @dataclass(frozen=True, slots=True)
 class VolumeSpace:
     """Data <-> plane: which data axes are the volume's T, Z, Y and X, and how its levels lie.
@@ -354,82 +347,12 @@ class VolumeSpace:
             data[:, self.time_axis] = plane.time
         return data
 
-    def snap(self, points_data: Any, axis: int, level: int = 0) -> list[PlanePoint]:
-        """Which plane each point belongs to, and where in it.
-
-        Parameters
-        ----------
-        points_data : (n, ndim) array_like
-            Level-0 data coordinates, whatever the level asked for.
-        axis, level : int
-            Orientation and level of the planes.
-
-        Raises
-        ------
-        PromptError
-            A point is NaN or infinite, or outside the volume.
-        """
-        points = _finite(_points(points_data, self.ndim, "data"), "data")
-        times = self.time_of(points)
-        self._check_inside(points, times)
-        zyx = self.to_zyx(points, level)
-        return [
-            PlanePoint(PlaneRef(axis, index, level, time), (y, x))
-            for index, time, (y, x) in zip(
-                nearest_index(zyx[:, axis]).tolist(),
-                times.tolist(),
-                np.delete(zyx, axis, axis=1).tolist(),
-                strict=True,
-            )
-        ]
-
-    def snap_together(self, points_data: Any, axis: int, level: int = 0) -> tuple[PlaneRef, FloatArray]:
-        """The one plane that all points belong to, and the points in it: for the corners of a shape.
-
-        Points may lie beyond the rows and columns of the plane, but not before its first or after its last.
-
-        Returns
-        -------
-        plane : PlaneRef
-            The plane.
-        points_yx : (n, 2) float64 array
-            In plane space.
-
-        Raises
-        ------
-        PromptError
-            There is no point, one is not finite, or they belong to several planes or to none.
-        """
-        points = _finite(_points(points_data, self.ndim, "data"), "data")
-        along = nearest_index(self.to_zyx(points, level)[:, axis])
-        found = sorted(set(zip(along.tolist(), self.time_of(points).tolist(), strict=True)))
-        if len(found) != 1:
-            raise PromptError(
-                f"a shape must lie in one plane; this one touches {len(found)} planes along axis {axis} "
-                f"(plane, time): {found[:4]}"
-            )
-        ((index, time),) = found
-        if not (0 <= index < self.shapes_zyx[level][axis] and 0 <= time < self.n_time):
-            raise PromptError(f"a shape lies in plane {index}, time point {time}, outside the volume")
-        plane = PlaneRef(axis, index, level, time)
-        return plane, self.to_plane(points, plane)
-
     def _kept_inside(self, zyx: FloatArray, zyx_level0: FloatArray, level: int) -> FloatArray:
         """Clip coordinates of a level to its voxels where the point lies inside the volume."""
         indices = nearest_index(zyx_level0)
         inside = (indices >= 0) & (indices < self.shape_zyx)
         end = np.nextafter(np.array(self.shapes_zyx[level]) - 0.5, -np.inf)
         return np.where(inside, np.clip(zyx, -0.5, end), zyx)
-
-    def _check_inside(self, points: FloatArray, times: Array) -> None:
-        indices = nearest_index(self.to_zyx(points))
-        outside = (indices < 0) | (indices >= self.shape_zyx)
-        bad = outside.any(axis=1) | (times < 0) | (times >= self.n_time)
-        if bad.any():
-            raise PromptError(
-                f"point {points[bad][0].tolist()} (data coordinates) is outside the volume of "
-                f"{self.shape_zyx} voxels (ZYX) and {self.n_time} time points; move or remove it"
-            )
 
 
 def level_geometry(volume: VolumeLike, level: int) -> dict[str, Any]:
