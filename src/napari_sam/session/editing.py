@@ -352,8 +352,25 @@ class Editing:
             if region is None:
                 continue
             record.set_written(plane, region if region.area else None)
+            record.set_kept(plane, record.written.get(plane))
             changed.append(record)
         return tuple(changed)
+
+    def settle(self, record: ObjectRecord, planes: Iterable[PlaneRef]) -> None:
+        """Take what is written in planes as the last word on the marks that are there."""
+        if self._session.volume is None or record.marks.is_empty:
+            return
+        space = marks_space(self._session.volume)
+        found = ((plane, marks_on_plane(record.marks, plane, space)) for plane in planes)
+        record.answered.update((plane, marks) for plane, marks in found if not marks.is_empty)
+
+    def prompted_planes(self, record: ObjectRecord) -> set[PlaneRef]:
+        """Planes with marks, along the axes and at the times and levels of what was written."""
+        volume = self._session.volume
+        if volume is None or record.marks.is_empty:
+            return set()
+        alike = {plane.at(0) for plane in (*record.written, *record.corrected)}
+        return {plane for like in alike for plane in marked_planes(record.marks, like, volume)}
 
     def _plane_shape(self, plane: PlaneRef) -> tuple[int, int]:
         volume = self._session.volume

@@ -119,6 +119,7 @@ class HandEdits:
         self._session = session
         self._open: tuple[int, Writing] | None = None
         self._touched: dict[int, set[PlaneRef]] = {}
+        self._pending: set[tuple[int, PlaneRef]] = set()
 
     def editable(self) -> EditableLabels:
         """The session's labels, for a Labels layer; edits count until the session leaves its image."""
@@ -173,6 +174,7 @@ class HandEdits:
         """The planes painted are the user's own from here on."""
         for object_id, planes in sorted(self._touched.items()):
             record = self._session.object(object_id)
+            self._session.editing.settle(record, [p for p in planes if (object_id, p) not in self._pending])
             new = {"corrected": tuple(sorted({*record.corrected, *planes}))}
             if record.corrected != new["corrected"]:
                 yield RecordChange(object_id, {"corrected": record.corrected}, new)
@@ -182,6 +184,7 @@ class HandEdits:
         session = self._session
         job, writing = session.orders.reserve(), Writing(TITLE, session.state.object_id)
         session.journal.append("step", title=TITLE, object=session.state.object_id, job=job)
+        self._pending = {(i, plane) for i, record in session.objects.items() for plane in record.pending}
         self._open = job, writing
         return self._open
 

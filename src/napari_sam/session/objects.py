@@ -115,6 +115,10 @@ class ObjectRecord:
         What was in a plane before its marks, if they are there to correct it.
     written : dict of PlaneRef to Region
         What is in the label array.
+    kept : dict of PlaneRef to Region
+        What was written there last, also where another object has a part of it: an answer that is this is not pending.
+    answered : dict of PlaneRef to Marks
+        Marks of a plane that were there when what is written was settled by hand; an answer to them is not pending.
     ends : tuple of PropagationStep
         Where the last propagation stopped, and why.
     scores : dict of PlaneRef to PlaneScore
@@ -144,6 +148,8 @@ class ObjectRecord:
     asked: dict[PlaneRef, Marks] = field(default_factory=dict)
     starts: dict[PlaneRef, Region | None] = field(default_factory=dict)
     written: dict[PlaneRef, Region] = field(default_factory=dict)
+    kept: dict[PlaneRef, Region] = field(default_factory=dict)
+    answered: dict[PlaneRef, Marks] = field(default_factory=dict)
     ends: tuple[PropagationStep, ...] = ()
     scores: dict[PlaneRef, PlaneScore] = field(default_factory=dict)
     name: str = ""
@@ -175,9 +181,19 @@ class ObjectRecord:
 
     @property
     def pending(self) -> dict[PlaneRef, Region]:
-        """Predicted masks that are not in the label array."""
+        """Predicted masks that were not kept yet, and that nothing done by hand has made out of date."""
         found = ((plane, prediction.region) for plane, prediction in self.predictions.items())
-        return {p: region for p, region in found if region.area and self.written.get(p) is not region}
+        new = {p: region for p, region in found if region.area and self.kept.get(p) is not region}
+        return {p: region for p, region in new.items() if not self.is_answered(p, self.asked.get(p))}
+
+    def is_answered(self, plane: PlaneRef, marks: Marks | None) -> bool:
+        """Whether what is written says more than an answer to these marks (None for those asked for last) would."""
+        known = self.answered.get(plane) if plane in self.written or plane in self.corrected else None
+        return known is not None and (marks is None or marks.same_as(known))
+
+    def is_painted_over(self, plane: PlaneRef) -> bool:
+        """Whether the answer in a plane was changed by hand."""
+        return plane in self.corrected and self.is_answered(plane, self.asked.get(plane))
 
     @property
     def is_empty(self) -> bool:
@@ -195,7 +211,8 @@ class ObjectRecord:
 
     def earlier(self, plane: PlaneRef, marks: Marks) -> MaskPrediction | None:
         """The answer that these marks go on from: that to all but the last of them, if it found anything."""
-        answer = self.predictions.get(plane) if marks.extends(self.asked.get(plane)) else None
+        goes_on = marks.extends(self.asked.get(plane)) and not self.is_painted_over(plane)
+        answer = self.predictions.get(plane) if goes_on else None
         return answer if answer is not None and answer.region.area else None
 
     def start(self, plane: PlaneRef, marks: Marks) -> Region | None:
@@ -207,7 +224,7 @@ class ObjectRecord:
         if marks.positive.any() and self._is_denied(plane):
             self.starts[plane] = None
         score, written = self.scores.get(plane), self.written.get(plane)
-        is_own = score is not None and score.is_seed
+        is_own = score is not None and score.is_seed and plane not in self.corrected
         start = self.starts.setdefault(plane, None if is_own else written)
         return start if start is not None or marks.positive.any() else written
 
@@ -237,24 +254,26 @@ class ObjectRecord:
         """Note the answer for a plane."""
         self.predictions[plane] = prediction
         self.version += 1
-        written = self.written.get(plane)
-        if written is not None and _same(prediction.region, written):
-            self.written[plane] = prediction.region
+        self.set_kept(plane, self.kept.get(plane))
 
     def set_written(self, plane: PlaneRef, region: Region | None) -> None:
-        """Note what the label array holds of this object in a plane.
-
-        If it is what the model answers, it becomes that very region, which `pending` recognises; else it is packed.
-        """
+        """Note what the label array holds of this object in a plane."""
         self.version += 1
-        prediction = self.predictions.get(plane)
         if region is None:
             self.written.pop(plane, None)
             self.scores.pop(plane, None)
-        elif prediction is not None and _same(prediction.region, region):
-            self.written[plane] = prediction.region
         else:
             self.written[plane] = region if isinstance(region, PackedRegion) else PackedRegion.of(region)
+
+    def set_kept(self, plane: PlaneRef, region: Region | None) -> None:
+        """Note what was written in a plane; what the model answers becomes that very region, as `pending` sees."""
+        prediction = self.predictions.get(plane)
+        if region is None:
+            self.kept.pop(plane, None)
+        elif prediction is not None and _same(prediction.region, region):
+            self.kept[plane] = prediction.region
+        else:
+            self.kept[plane] = region if isinstance(region, PackedRegion) else PackedRegion.of(region)
 
 
 def is_copied(label: int, copied: Iterable[tuple[int, int]]) -> bool:

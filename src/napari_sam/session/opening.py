@@ -17,6 +17,7 @@ from napari_sam.session.codec import encode
 from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import FILE_NAME, Journal
 from napari_sam.session.made import MadeWith
+from napari_sam.session.marks import marks_on_plane, marks_space
 from napari_sam.session.recovery import LABELS, Recovered, Story
 
 if TYPE_CHECKING:
@@ -129,9 +130,23 @@ class Opening:
         session.objects.update(story.objects)
         session.history = story.history
         session.writer.remember(story.places)
+        self._take_answered(story)
         same_model = story.models[-1:] == [session.state.model]
         session.predictions.remember(story.asked() if same_model else {}, 1 + max(story.answers, default=0))
         session.orders.begin_after(story.last_job)
+
+    def _take_answered(self, story: Story) -> None:
+        """Know which prompted planes were written since their last mark: the user has seen what is there."""
+        assert self._session.volume is not None
+        space = marks_space(self._session.volume)
+        for record in story.objects.values():
+            for plane in self._session.editing.prompted_planes(record):
+                then, score = story.marks_then.get((record.object_id, plane)), record.scores.get(plane)
+                if then is None or (score is not None and not score.is_seed):
+                    continue
+                marks = marks_on_plane(record.marks, plane, space)
+                if marks.same_as(marks_on_plane(then, plane, space)):
+                    record.answered[plane] = marks
 
     def _make_labels(self, flat: bool) -> None:
         session = self._session

@@ -129,6 +129,7 @@ class Predictions:
         """Take another of the masks that the model gave for the active object in a plane."""
         session, record = self._session, self._session.record
         record.set_prediction(plane, prediction)
+        record.answered.pop(plane, None)
         number = self.number_of(record.object_id, plane)
         session.journal.append("choose", number=number, chosen=prediction.chosen)
         self.show([plane])
@@ -142,6 +143,8 @@ class Predictions:
     def _ask(self, record: ObjectRecord, plane: PlaneRef, marks: Marks) -> None:
         key = record.object_id, plane
         earlier = record.earlier(plane, marks)
+        if record.is_painted_over(plane):
+            record.starts.pop(plane, None)  # more marks correct what was painted
         recovered = self._earlier.pop(key, None)
         record.asked[plane] = marks
         sight = self._session.sight

@@ -146,6 +146,7 @@ class Story:
     settings: dict[str, Any] = field(default_factory=dict)
     objects: dict[int, ObjectRecord] = field(default_factory=dict)
     places: dict[tuple[int, PlaneRef], int] = field(default_factory=dict)
+    marks_then: dict[tuple[int, PlaneRef], Marks] = field(default_factory=dict)
     history: History = field(default_factory=History)
     digests: dict[PlaneRef, str] = field(default_factory=dict)
     versions: list[str] = field(default_factory=list)
@@ -302,6 +303,7 @@ class Story:
         if step.changes:
             self.settings["object_id"] = step.object_id
             self._apply(step.ordered(forward))
+        marked = {change.object_id for change in step.changes if isinstance(change, MarksChange)}
         for write in step.writes if forward else reversed(step.writes):
             key = write.object_id, write.plane
             place = write.at if forward else write.before
@@ -309,6 +311,10 @@ class Story:
                 self.places[key] = place
             else:
                 self.places.pop(key, None)
+            if write.object_id in marked:
+                self.marks_then[key] = self.objects[write.object_id].marks
+            else:
+                self.marks_then.pop(key, None)
         if record["job"] is not None:
             writing = Writing(step.title, step.object_id)
             self.jobs[record["job"]] = OpenJob(writing, step=step, forward=forward)
@@ -331,11 +337,12 @@ class Story:
                     setattr(record, name, value)
 
     def _place(self, object_id: int, plane: PlaneRef, at: int, region: Record | None) -> None:
-        self._object(object_id)
+        key, marks = (object_id, plane), self._object(object_id).marks
         if region is not None and region["box"][2] > region["box"][0]:
-            self.places[object_id, plane] = at
+            self.places[key] = at
+            self.marks_then[key] = marks
         else:
-            self.places.pop((object_id, plane), None)
+            self.places.pop(key, None)
 
 
 @dataclass(slots=True, eq=False)
@@ -509,6 +516,7 @@ def _place_masks(story: Story, journal: Journal) -> None:
             continue
         record = story.objects[object_id]
         record.set_written(plane, region)
+        record.set_kept(plane, record.written[plane])
         record.set_score(plane, decode(kept.get("score")))
 
 
@@ -523,3 +531,4 @@ def _look_at_painted(story: Story, labels: LabelArray | None) -> None:
         for plane in record.corrected:
             region = Region.from_mask(labels.read(plane, (0, 0, height, width)) == record.object_id)
             record.set_written(plane, region if region.area else None)
+            record.set_kept(plane, record.written.get(plane))

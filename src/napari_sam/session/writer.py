@@ -140,6 +140,7 @@ class Writer:
         writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, before))
         record = session.object(edit.label)
         self.set_written(record, edit.plane, region, written.at)
+        record.set_kept(edit.plane, record.written.get(edit.plane))
         score = _score(record, written)
         if score is not None:
             writing.drawn.add((edit.label, edit.plane.time))
@@ -163,6 +164,11 @@ class Writer:
         if write.object_id > 0:
             record = self._session.object(write.object_id)
             self.set_written(record, write.plane, restored.region, restored.at)
+            record.set_kept(write.plane, record.written.get(write.plane))
+            if write.plane not in record.corrected:
+                record.answered.pop(write.plane, None)
+            elif write.plane not in record.answered:
+                self._session.editing.settle(record, [write.plane])
             record.set_score(write.plane, restored.score)
         if write.object_id == 0 or (write.object_id > 0 and write.plane in record.corrected):
             self._follow(restored)

@@ -1,0 +1,105 @@
+"""Whose mask it is: what a user kept or corrected stays until the user says otherwise, also after reopening."""
+
+import numpy as np
+import pytest
+
+from napari_sam.core.planes import PlaneRef
+from napari_sam.session.marks import Marks
+from napari_sam.testing.phantoms import ball_volume
+from napari_sam.testing.sessions import Desk
+
+IMAGE = ball_volume((24, 64, 64), [(12, 20, 20), (12, 46, 46)], 9.0).image
+PLANE = PlaneRef(0, 12)
+CLICK, OTHER = Marks([(0, 12, 20, 20)], [True]), Marks([(0, 12, 46, 46)], [True])
+
+
+@pytest.fixture
+def desks(tmp_path):
+    """Begins a session, or goes on with the one before."""
+    made = []
+
+    def next_desk():
+        folder = made[-1].session.folder if made else None
+        if made:
+            assert made[-1].session.close(timeout=20)
+        made.append(Desk(tmp_path / str(len(made))))
+        if folder is None:
+            made[-1].open(IMAGE)
+        else:
+            made[-1].reopen(folder, IMAGE)
+            assert not made[-1].errors
+        return made[-1]
+
+    yield next_desk
+    assert made[-1].session.close(timeout=20)
+
+
+def kept(desk, marks=CLICK):
+    desk.click(marks, PLANE)
+    desk.session.commit()
+    desk.settle()
+
+
+def painted(desk, value, *where):
+    desk.session.hand.editable()[where] = value
+    desk.session.hand.finish()
+    desk.settle()
+
+
+def corrected(desk):
+    """Keep an object and erase a part of it by hand."""
+    kept(desk)
+    painted(desk, 0, 12, slice(15, 25), slice(15, 25))
+    return desk.labels
+
+
+def nothing(desk):
+    pass
+
+
+def propagate(desk):
+    desk.session.propagate()
+    desk.settle()
+
+
+def delete_and_undo(desk):
+    desk.session.erase_object()
+    desk.settle()
+    desk.session.undo()
+    desk.settle()
+
+
+def look_elsewhere(desk):
+    desk.session.show(PLANE.at(3))
+    desk.settle()
+
+
+@pytest.mark.parametrize("meanwhile", [nothing, propagate, delete_and_undo, look_elsewhere])
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_a_correction_by_hand_is_not_undone_by_next(desks, meanwhile, is_reopened):
+    desk = desks()
+    wanted = corrected(desk)
+    meanwhile(desk)
+    if is_reopened:
+        desk = desks()
+        desk.session.show(PLANE)
+        desk.settle()
+    assert not desk.session.record.pending
+    desk.session.next_object()
+    desk.settle()
+    np.testing.assert_array_equal(desk.labels[12], wanted[12])
+
+
+def test_more_marks_correct_what_was_painted(desks):
+    desk = desks()
+    corrected(desk)
+    desk.click(Marks([(0, 12, 20, 20), (0, 12, 20, 13)], [True, True]), PLANE)
+    last = [record for record in desk.session.journal.events() if record["event"] == "answer"][-1]
+    assert last["follows"] is None
+    assert last["start"] is not None
+    assert desk.session.record.pending
+    for _ in range(3):  # the click, the painting, the mask
+        desk.session.undo()
+        desk.settle()
+    assert not desk.labels.any()
+    assert list(desk.session.record.pending) == [PLANE]
