@@ -207,6 +207,7 @@ class SessionMachine(RuleBasedStateMachine):
         for label, z in [key for key in self.written if key[0] == object_id]:
             self._put(label, z, np.zeros(SHAPE[1:], bool))
         self.marks.pop(object_id, None)
+        self.names.pop(object_id, None)
         self._perhaps_killed(self.session.erase_object, kill_after)
 
     @rule(
@@ -293,6 +294,8 @@ class SessionMachine(RuleBasedStateMachine):
                 del self.written[key]
             for z, mask in everything.items():
                 self._put(goal, z, mask)
+            for other in found:
+                self.names.pop(other, None)
             points = [point for i in (goal, *found) for point in self.marks.pop(i, [])]
             self.marks[goal] = points
         self._perhaps_killed(lambda: self.session.editing.merge(goal, others), kill_after)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from napari_sam.core.planes import PlaneRef
+from napari_sam.session.editing import ABOUT
 from napari_sam.session.marks import Marks
+from napari_sam.session.objects import ObjectRecord
 from napari_sam.testing.phantoms import ball_volume
 from napari_sam.testing.sessions import Desk
 
@@ -103,3 +105,43 @@ def test_more_marks_correct_what_was_painted(desks):
         desk.settle()
     assert not desk.labels.any()
     assert list(desk.session.record.pending) == [PLANE]
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_the_next_object_of_a_number_is_not_the_one_before(desks, is_merged):
+    desk = desks()
+    editing = desk.session.editing
+    kept(desk, OTHER)
+    desk.session.next_object()
+    object_id = desk.session.state.object_id
+    kept(desk)
+    propagate(desk)
+    painted(desk, 0, 15, slice(15, 25), slice(15, 25))
+    editing.rename(object_id, "nucleus A")
+    editing.classify(object_id, "nucleus")
+    editing.colour(object_id, (1.0, 0.0, 0.0))
+    editing.mark_reviewed(object_id)
+    before = about(desk.session.record)
+    if is_merged:
+        editing.merge(1, [object_id])
+    else:
+        editing.delete([object_id])
+    desk.settle()
+    record = desk.session.objects[object_id]
+    assert about(record) == about(ObjectRecord(object_id))
+    desk.session.undo()
+    desk.settle()
+    assert about(record) == before
+    desk.session.redo()
+    desk.settle()
+    editing.delete([1])  # which may have become all of it
+    desk.settle()
+    desk.session.state.object_id = object_id
+    kept(desk)
+    propagate(desk)
+    assert (desk.labels[10:15] == object_id).sum((1, 2)).all()
+    np.testing.assert_array_equal(desk.labels[15] == object_id, desk.labels[9] == object_id)
+
+
+def about(record):
+    return {name: getattr(record, name) for name in ABOUT}

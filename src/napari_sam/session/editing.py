@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 NO_MARKS = Marks()
 Parts = list[dict[PlaneRef, Region]]
+ABOUT = ("name", "class_name", "colour", "state", "anchors", "corrected", "made_with")
+"""Fields of a record that go with its object; another one that gets the number does not have them."""
 
 
 class Editing:
@@ -86,9 +88,13 @@ class Editing:
         if not records:
             return
         changes = [change for record in records for change in _emptied(record)]
+        painted = [record.object_id for record in records if record.corrected]
         for record in records:
+            record.ends = ()
             self._settle(record, NO_MARKS)
         self._remove("delete", records, changes)
+        if painted:
+            self._session.note_label(max(painted))
         self._session.marks_changed.emit()
 
     def merge(self, target_id: int, other_ids: Iterable[int]) -> None:
@@ -433,8 +439,10 @@ def _change(record: ObjectRecord, after: Mapping[str, Any]) -> RecordChange:
 
 def _emptied(record: ObjectRecord) -> list[Change]:
     """What is not known of an object any more that is deleted or part of another one."""
-    made_with: list[Change] = [_change(record, {"made_with": {}})] if record.made_with else []
-    return [MarksChange(record.object_id, record.marks, NO_MARKS), *made_with]
+    new = ObjectRecord(record.object_id)
+    after = {name: getattr(new, name) for name in ABOUT if getattr(record, name) != getattr(new, name)}
+    about: list[Change] = [_change(record, after)] if after else []
+    return [MarksChange(record.object_id, record.marks, NO_MARKS), *about]
 
 
 def _joined_marks(marks: Sequence[Marks]) -> Marks:

@@ -189,7 +189,7 @@ class Session:
 
     @property
     def next_free_id(self) -> int:
-        """A label that no object has, nor one that was painted and deleted: its planes are still the user's own."""
+        """A label that no object has, nor one that was painted and is gone."""
         used = (r.object_id for r in self.objects.values() if r.corrected or not r.is_empty)
         return 1 + max(self.largest_label, *used, 0)
 
