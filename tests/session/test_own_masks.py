@@ -6,7 +6,7 @@ import pytest
 from napari_sam.core.planes import PlaneRef
 from napari_sam.session.editing import ABOUT
 from napari_sam.session.marks import Marks
-from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.objects import ObjectRecord, saved_values
 from napari_sam.testing.phantoms import ball_volume
 from napari_sam.testing.sessions import Desk
 
@@ -145,3 +145,38 @@ def test_the_next_object_of_a_number_is_not_the_one_before(desks, is_merged):
 
 def about(record):
     return {name: getattr(record, name) for name in ABOUT}
+
+
+def undo_and_redo(desk):
+    desk.session.undo()
+    desk.settle()
+    desk.session.redo()
+    desk.settle()
+
+
+@pytest.mark.parametrize("meanwhile", [nothing, undo_and_redo, delete_and_undo])
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_what_is_known_of_a_kept_mask_stays_with_it(desks, meanwhile, is_reopened):
+    desk = desks()
+    kept(desk)
+    score = desk.session.record.scores[PLANE]
+    assert score.is_seed
+    assert score.predicted_iou < 1
+    meanwhile(desk)
+    if is_reopened:
+        desk = desks()
+    assert desk.session.record.scores == {PLANE: score}
+    assert saved_values([desk.session.record])["properties"][1]["predicted_iou"] == score.predicted_iou
+
+
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_new_marks_do_not_correct_a_mask_that_was_kept(desks, is_reopened):
+    desk = desks()
+    kept(desk)
+    desk.session.clear_marks()
+    desk.settle()
+    if is_reopened:
+        desk = desks()
+    desk.click(OTHER, PLANE)
+    assert desk.session.journal.events()[-1]["event"] == "answer"
+    assert desk.session.journal.events()[-1]["start"] is None

@@ -440,14 +440,17 @@ def _write(
     step: PropagationStep | None = None,
     scale: float = 1,
 ) -> Written:
-    score = PlaneScore.of_step(step) if step is not None and step.region.area else None
-    kept = Kept(labels.journal, request.generation, edit.label, edit.region, encode(score))
+    score = PlaneScore.of_step(step) if step is not None else None
+    if isinstance(request, ask.WriteLabels):
+        score = request.scores.get(edit.plane)
+    known = encode(score) if edit.region.area else None
+    kept = Kept(labels.journal, request.generation, edit.label, edit.region, known)
     replaced = getattr(request, "replaces", {}).get(edit.plane)
     if isinstance(request, ask.Propagate):
         replaced = request.objects[edit.label].replaces.get(edit.plane)
     policy = getattr(request, "policy", OverlapPolicy.BACKGROUND_ONLY)
     _, change = apply_edit(labels, edit, policy, replaced, kept)
-    return Written(edit, kept.at, change, step, scale)
+    return Written(edit, kept.at, change, step, score, scale)
 
 
 def choose(prediction: MaskPrediction, chosen: int | None) -> MaskPrediction:

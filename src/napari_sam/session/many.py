@@ -27,6 +27,7 @@ from napari_sam.session.labels import (
     box_of,
 )
 from napari_sam.session.object_jobs import united
+from napari_sam.session.objects import PlaneScore
 from napari_sam.session.restoring import Restored
 
 BATCH_S = 0.01
@@ -46,6 +47,8 @@ class Written:
         None where nothing changed.
     step : PropagationStep, optional
         How it was carried here, if it was.
+    score : PlaneScore, optional
+        What is known about the mask.
     scale : float
         At which the model looked.
     """
@@ -54,6 +57,7 @@ class Written:
     at: int
     change: LabelChange | None
     step: PropagationStep | None = None
+    score: PlaneScore | None = None
     scale: float = 1
 
 

@@ -495,7 +495,8 @@ def _corrections(job: OpenJob, story: Story, journal: Journal) -> list[RecordCha
 def _finish_writing(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None:
     request = decode_request(job.request, labels.journal)
     for edit in request["edits"][len(job.writing.writes) :]:
-        kept = Kept(labels.journal, number, edit.label, edit.region)
+        score = request.get("scores", {}).get(edit.plane) if edit.region.area else None
+        kept = Kept(labels.journal, number, edit.label, edit.region, encode(score))
         apply_edit(labels, edit, request["policy"], request["replaces"].get(edit.plane), kept)
         story.take(kept.at, labels.journal.read(kept.at))
 

@@ -27,6 +27,7 @@ from napari_sam.session.image import ImageRef
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import LabelArray
 from napari_sam.session.marks import Marks
+from napari_sam.session.objects import PlaneScore
 from napari_sam.session.state import OverlapPolicy
 
 
@@ -323,12 +324,13 @@ class Propagate(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class WriteLabels(Request):
-    """Write edits under a policy; answers with Written, one an edit."""
+    """Write edits under a policy; answers with Written, one an edit. `scores` are what is known about their masks."""
 
     labels: LabelArray
     edits: tuple[LabelEdit, ...]
     policy: OverlapPolicy
     replaces: Mapping[PlaneRef, Region]
+    scores: Mapping[PlaneRef, PlaneScore] = field(default_factory=dict)
     priority: ClassVar[Priority] = Priority.LABELS
     title: ClassVar[str] = "Writing the labels"
 

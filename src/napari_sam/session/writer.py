@@ -96,6 +96,7 @@ class Writer:
             edits=tuple(edits),
             policy=session.state.policy,
             replaces=dict(session.record.written),
+            scores=_scores(session.record, edits),
         )
         self.order(title, request)
 
@@ -141,10 +142,9 @@ class Writer:
         record = session.object(edit.label)
         self.set_written(record, edit.plane, region, written.at)
         record.set_kept(edit.plane, record.written.get(edit.plane))
-        score = _score(record, written)
-        if score is not None:
+        if written.score is not None:
             writing.drawn.add((edit.label, edit.plane.time))
-        record.set_score(edit.plane, score if region is not None else None)
+        record.set_score(edit.plane, written.score if region is not None else None)
 
     def take_end(self, writing: Writing, request: ask.Request) -> tuple[Made, ...]:
         """Know with what the objects were made that the model drew, now that a job has ended."""
@@ -275,10 +275,7 @@ def _objects_of(request: ask.Request) -> Iterable[int]:
             return ()
 
 
-def _score(record: ObjectRecord, written: Written) -> PlaneScore | None:
-    """What is known about a mask that was written."""
-    if written.step is not None:
-        return PlaneScore.of_step(written.step)
-    prediction = record.predictions.get(written.edit.plane)
-    is_answer = prediction is not None and prediction.region is written.edit.region
-    return PlaneScore.of_prediction(prediction) if prediction is not None and is_answer else None
+def _scores(record: ObjectRecord, edits: Iterable[LabelEdit]) -> dict[PlaneRef, PlaneScore]:
+    """What is known about masks of an object, where the model gave them."""
+    found = ((edit, record.predictions.get(edit.plane)) for edit in edits)
+    return {e.plane: PlaneScore.of_prediction(p) for e, p in found if p is not None and p.region is e.region}

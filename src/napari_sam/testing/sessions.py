@@ -52,7 +52,7 @@ class FakeBackend:
 
 
 def session_state(session: Session) -> dict[str, Any]:
-    """What must survive: labels plane by plane, marks, undo and redo, settings."""
+    """What must survive: labels plane by plane, marks, scores, undo and redo, settings."""
     assert session.labels is not None
     labels = np.asarray(session.labels.array[:])
     records = session.objects.items()
@@ -62,6 +62,7 @@ def session_state(session: Session) -> dict[str, Any]:
         "undo": len(session.history),
         "redo": session.history.next_redo is not None,
         "written": {str(i): sorted(p.index for p in r.written) for i, r in records if r.written},
+        "scores": {str(i): encode(dict(sorted(r.scores.items()))) for i, r in records if r.scores},
         "policy": str(session.state.policy),
         "object": session.state.object_id,
         "made": {str(i): encode(dict(r.made_with)) for i, r in records if r.made_with},
