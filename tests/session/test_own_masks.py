@@ -180,3 +180,65 @@ def test_new_marks_do_not_correct_a_mask_that_was_kept(desks, is_reopened):
     desk.click(OTHER, PLANE)
     assert desk.session.journal.events()[-1]["event"] == "answer"
     assert desk.session.journal.events()[-1]["start"] is None
+
+
+def cycled(desk):
+    """Keep another mask than the one that the model chose, and an object beside it, which is active then."""
+    desk.click(CLICK, PLANE)
+    chosen = desk.session.shown_prediction.region.area
+    while desk.session.shown_prediction.region.area <= chosen:
+        desk.session.cycle()
+    desk.session.next_object()
+    kept(desk, OTHER)
+
+
+def propagate_first(desk):
+    desk.session.propagate_objects([1])
+    desk.settle()
+    assert len(desk.session.objects[1].written) > 3
+
+
+def refine_first(desk):
+    desk.session.editing.refine(1)
+    desk.settle()
+
+
+def merge_into_first(desk):
+    desk.session.editing.merge(1, [2])
+    desk.settle()
+
+
+@pytest.mark.parametrize("action", [propagate_first, refine_first])
+@pytest.mark.parametrize("is_merged", [False, True])
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_a_kept_mask_in_a_prompted_plane_stays(desks, action, is_merged, is_reopened):
+    desk = desks()
+    cycled(desk)
+    if is_merged:
+        merge_into_first(desk)
+    wanted = desk.labels[12]
+    if is_reopened:
+        desk = desks()
+        desk.session.show(PLANE)
+        desk.settle()
+    action(desk)
+    np.testing.assert_array_equal(desk.labels[12], wanted)
+    desk.session.state.object_id = 1
+    desk.settle()
+    desk.session.next_object()
+    desk.settle()
+    np.testing.assert_array_equal(desk.labels[12], wanted)
+
+
+def test_a_mask_chosen_or_asked_for_after_reopening_replaces_the_kept_one(desks):
+    desk = desks()
+    kept(desk)
+    desk = desks()
+    desk.session.show(PLANE)
+    desk.settle()
+    desk.session.cycle()
+    assert list(desk.session.record.pending) == [PLANE]
+    desk.session.cycle(-1)
+    assert not desk.session.record.pending
+    desk.click(Marks([*CLICK.points, *OTHER.points], [True, True]), PLANE)
+    assert list(desk.session.record.pending) == [PLANE]

@@ -240,7 +240,7 @@ class Editing:
         request = ask.Refine(
             labels=session.labels,
             object_id=object_id,
-            replaces=_found_by_model(record),
+            replaces=self._found_by_model(record),
             settings=settings or PropagationSettings(),
             sight=session.sight_of([object_id]),
         )
@@ -263,7 +263,7 @@ class Editing:
             labels=session.labels,
             object_id=object_id,
             masks=dict(record.written),
-            replaces=_found_by_model(record),
+            replaces=self._found_by_model(record),
             settings=settings or PropagationSettings(),
             sight=session.sight_of([object_id]),
         )
@@ -289,7 +289,7 @@ class Editing:
         seeds = {plane: value for plane, value in anchors.items() if _beside(plane.index, gaps)}
         ways = settings.direction.steps
         indices = {i for gap in gaps for i in _visited(gap, reach, ways)}
-        own = {*anchors, *record.corrected, *record.predictions}
+        own = {*anchors, *record.corrected, *self.prompted_planes(record)}
         waiting = {p: record.starts.get(p) for p, value in seeds.items() if isinstance(value, Marks)}
         stale = [p for p in record.written if parallel(p, view) and p.index in indices and p not in own]
         return ask.Carried(
@@ -378,6 +378,11 @@ class Editing:
         alike = {plane.at(0) for plane in (*record.written, *record.corrected)}
         return {plane for like in alike for plane in marked_planes(record.marks, like, volume)}
 
+    def _found_by_model(self, record: ObjectRecord) -> dict[PlaneRef, Region]:
+        """The planes of an object that the user neither prompted nor painted."""
+        own = {*record.corrected, *self.prompted_planes(record)}
+        return {plane: region for plane, region in record.written.items() if plane not in own}
+
     def _plane_shape(self, plane: PlaneRef) -> tuple[int, int]:
         volume = self._session.volume
         if volume is None:
@@ -429,6 +434,7 @@ class Editing:
             space = marks_space(session.volume)
             planes = marked_planes(marks, session.view, session.volume)
             record.asked.update({plane: marks_on_plane(marks, plane, space) for plane in planes})
+            record.answered.update(record.asked)
         if record is session.record:
             session.predictions.show(session.preview.planes)
 
@@ -482,9 +488,3 @@ def _visited(gap: Gap, reach: range, ways: Sequence[int]) -> range:
     """Planes of a gap that a propagation in these directions may visit."""
     reached = (1 in ways and gap.below is not None) or (-1 in ways and gap.above is not None)
     return gap.planes(reach.start, reach.stop) if reached else range(0)
-
-
-def _found_by_model(record: ObjectRecord) -> dict[PlaneRef, Region]:
-    """The planes of an object that the user neither prompted nor painted."""
-    own = {*record.corrected, *record.predictions}
-    return {plane: region for plane, region in record.written.items() if plane not in own}

@@ -206,6 +206,9 @@ class ObjectRecord:
 
     def seed(self, plane: PlaneRef, marks: Marks) -> Region | Marks:
         """What a propagation starts from: the mask that the user has seen, else the marks."""
+        written = self.written.get(plane)
+        if written is not None and self.is_answered(plane, marks):
+            return written
         prediction = self.predictions.get(plane)
         return prediction.region if prediction is not None and prediction.region.area else marks
 
