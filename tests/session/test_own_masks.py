@@ -7,6 +7,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.session.editing import ABOUT
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectRecord, saved_values
+from napari_sam.session.state import OverlapPolicy
 from napari_sam.testing.phantoms import ball_volume
 from napari_sam.testing.sessions import Desk
 
@@ -20,15 +21,15 @@ def desks(tmp_path):
     """Begins a session, or goes on with the one before."""
     made = []
 
-    def next_desk():
+    def next_desk(image=IMAGE):
         folder = made[-1].session.folder if made else None
         if made:
             assert made[-1].session.close(timeout=20)
         made.append(Desk(tmp_path / str(len(made))))
         if folder is None:
-            made[-1].open(IMAGE)
+            made[-1].open(image)
         else:
-            made[-1].reopen(folder, IMAGE)
+            made[-1].reopen(folder, image)
             assert not made[-1].errors
         return made[-1]
 
@@ -36,8 +37,8 @@ def desks(tmp_path):
     assert made[-1].session.close(timeout=20)
 
 
-def kept(desk, marks=CLICK):
-    desk.click(marks, PLANE)
+def kept(desk, marks=CLICK, plane=PLANE):
+    desk.click(marks, plane)
     desk.session.commit()
     desk.settle()
 
@@ -242,3 +243,91 @@ def test_a_mask_chosen_or_asked_for_after_reopening_replaces_the_kept_one(desks)
     assert not desk.session.record.pending
     desk.click(Marks([*CLICK.points, *OTHER.points], [True, True]), PLANE)
     assert list(desk.session.record.pending) == [PLANE]
+
+
+SQUARE = np.zeros((4, 64, 64), np.uint8)
+SQUARE[2, 10:40, 10:40] = 255
+IN_SQUARE, ITS_PLANE = Marks([(0, 2, 20, 30)], [True]), PlaneRef(0, 2)
+
+
+def paint_object(desk, object_id, *where):
+    desk.session.state.object_id = object_id
+    painted(desk, object_id, 2, *where)
+
+
+def half(desk):
+    """Object 1 gets only the half of the square that object 2 leaves."""
+    paint_object(desk, 2, slice(10, 40), slice(10, 25))
+    desk.session.state.object_id = 1
+    kept(desk, IN_SQUARE, ITS_PLANE)
+
+
+def covered(desk):
+    """Object 2 is written over all of object 1 but a column."""
+    kept(desk, IN_SQUARE, ITS_PLANE)
+    painted(desk, 0, 2, slice(10, 40), slice(39, 40))
+    desk.session.state.policy = OverlapPolicy.OVERWRITE
+    desk.session.state.object_id = 2
+    kept(desk, IN_SQUARE, ITS_PLANE)
+    desk.session.state.policy = OverlapPolicy.BACKGROUND_ONLY
+
+
+def bar(desk):
+    """Object 2 lies across the square, object 1 on both sides of it."""
+    paint_object(desk, 2, slice(10, 40), slice(24, 27))
+    desk.session.state.object_id = 1
+    kept(desk, IN_SQUARE, ITS_PLANE)
+
+
+def check_records(desk):
+    """Records hold what the labels hold."""
+    for record in desk.session.objects.values():
+        found = {plane.index: region.mask for plane, region in record.written.items()}
+        there = desk.labels == record.object_id
+        assert sorted(found) == np.flatnonzero(there.any((1, 2))).tolist()
+        assert all((there[z] == mask).all() for z, mask in found.items())
+
+
+MERGE, SPLIT = "merge", "split"
+
+
+@pytest.mark.parametrize("is_reopened", [False, True])
+@pytest.mark.parametrize(
+    ("begin", "end", "areas"),
+    [(half, MERGE, [475]), (covered, MERGE, [25]), (bar, SPLIT, [420, 390])],
+)
+def test_an_object_is_what_the_labels_hold_of_it(desks, begin, end, areas, is_reopened):
+    desk = desks(SQUARE)
+    begin(desk)
+    assert not desk.session.objects[1].pending
+    check_records(desk)
+    steps = [desk.state()]
+    for _ in range(2):
+        desk.session.undo()
+        desk.settle()
+        check_records(desk)
+    for _ in range(2):
+        desk.session.redo()
+        desk.settle()
+        check_records(desk)
+    assert desk.state() == steps[0]
+    assert not desk.session.objects[1].pending
+    if is_reopened:
+        desk = desks(SQUARE)
+        check_records(desk)
+        assert desk.state() == steps[0]
+    desk.session.editing.delete([2])
+    desk.settle()
+    if end == MERGE:
+        paint_object(desk, 3, slice(50, 55), slice(50, 55))
+        desk.session.editing.merge(3, [1])
+    else:
+        desk.session.editing.split_components(1)
+    desk.settle()
+    assert sorted(np.bincount(desk.labels.ravel())[1:].tolist(), reverse=True)[: len(areas)] == areas
+    check_records(desk)
+    while desk.session.history.next_undo:
+        desk.session.undo()
+        desk.settle()
+        check_records(desk)
+    assert not desk.labels.any()

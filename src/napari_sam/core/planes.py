@@ -132,6 +132,10 @@ class Region(ArrayValue):
             part[inside] = self._window(low_y, low_x, high_y, high_x)
         return part
 
+    def same_as(self, other: Region) -> bool:
+        """Whether both hold the same pixels; their boxes are tight."""
+        return self is other or (self.box_yxyx == other.box_yxyx and np.array_equal(self.crop, other.crop))
+
     def iou(self, other: Region) -> float:
         """Intersection over union with a region of the same plane; 1.0 when both are empty."""
         if self.plane_shape != other.plane_shape:

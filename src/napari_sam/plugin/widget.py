@@ -240,8 +240,9 @@ class SegmentWidget(QWidget):  # type: ignore[misc]
         return [self.strip, self.strip_label, row(self.doubtful_button, self.encode_button)]
 
     def _explain_plane(self, index: int) -> str:
-        view, scores = self.session.view, self.session.record.scores
-        found = scores.get(view.at(index)) if not isinstance(view, Blocked) else None
+        view, record = self.session.view, self.session.record
+        plane = view.at(index) if not isinstance(view, Blocked) else None
+        found = record.scores.get(plane) if plane is not None and plane in record.written else None
         text = describe(found) if found is not None else ""
         return f"plane {index}: {text}" if text else ""
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sam.core.arrays import Array, BoolArray
-from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, hull_of
+from napari_sam.core.arrays import Array
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.errors import SessionError
 from napari_sam.propagation.anchors import Gap, affected_gaps, gaps_of
@@ -23,6 +23,7 @@ from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import object_jobs as jobs
 from napari_sam.session import requests as ask
 from napari_sam.session.history import Change, MarksChange, RecordChange
+from napari_sam.session.labels import with_values
 from napari_sam.session.marks import Marks, marked_planes, marks_on_plane, marks_space
 from napari_sam.session.objects import Colour, ObjectRecord, ObjectState, is_copied
 from napari_sam.session.resolve import Blocked, Snapshot, parallel, resolve
@@ -333,10 +334,19 @@ class Editing:
 
     # Painting by hand
 
-    def follow_values(self, plane: PlaneRef, box_yxyx: BoxYXYX, values: Array) -> tuple[ObjectRecord, ...]:
-        """Know what objects are in a box of a plane now that something else than the session wrote to it.
+    def follow_values(
+        self, plane: PlaneRef, box_yxyx: BoxYXYX, values: Array, among: Collection[int] | None = None
+    ) -> tuple[ObjectRecord, ...]:
+        """Know what objects are in a box of a plane now that something else than they was written to it.
 
         Labels that were copied are no objects as long as nobody has made them so.
+
+        Parameters
+        ----------
+        plane, box_yxyx, values
+            What was written, and where.
+        among : collection of int, optional
+            Objects that another one was written over, or given back; all by default, where a user painted.
 
         Returns
         -------
@@ -346,19 +356,21 @@ class Editing:
         session = self._session
         changed = []
         present = set(np.unique(values).tolist()) - {0}
-        for record in list(session.objects.values()):
+        for record in [r for i, r in session.objects.items() if among is None or i in among]:
             old = record.written.get(plane)
             if record.object_id not in present and (old is None or not _meets(old, box_yxyx)):
                 continue
-            if record.is_empty and is_copied(record.object_id, session.copied):
+            is_known = not record.is_empty or plane in record.kept
+            if not is_known and is_copied(record.object_id, session.copied):
                 continue
             if old is None:
                 old = Region.empty(self._plane_shape(plane))
-            region = _with_values(old, box_yxyx, values == record.object_id)
+            region = with_values(old, box_yxyx, values == record.object_id)
             if region is None:
                 continue
             record.set_written(plane, region if region.area else None)
-            record.set_kept(plane, record.written.get(plane))
+            if among is None:
+                record.set_kept(plane, record.written.get(plane))
             changed.append(record)
         return tuple(changed)
 
@@ -457,21 +469,6 @@ def _joined_marks(marks: Sequence[Marks]) -> Marks:
         np.concatenate([one.positive for one in marks]),
         tuple(shape for one in marks for shape in one.shapes),
     )
-
-
-def _with_values(region: Region, box_yxyx: BoxYXYX, inside: BoolArray) -> Region | None:
-    """A region that is `inside` in a box and as before elsewhere; None if it is so already.
-
-    Nothing as large as the plane is made: this runs at every move of a brush.
-    """
-    whole = hull_of([region.box_yxyx, box_yxyx] if region.area else [box_yxyx])
-    crop, (top, left) = region.over(whole), whole[:2]
-    y0, x0, y1, x1 = box_yxyx
-    part = crop[y0 - top : y1 - top, x0 - left : x1 - left]
-    if np.array_equal(part, inside):
-        return None
-    part[:] = inside
-    return Region.from_part(region.plane_shape, (top, left), crop)
 
 
 def _meets(region: Region, box_yxyx: BoxYXYX) -> bool:

@@ -450,7 +450,7 @@ def _write(
         replaced = request.objects[edit.label].replaces.get(edit.plane)
     policy = getattr(request, "policy", OverlapPolicy.BACKGROUND_ONLY)
     _, change = apply_edit(labels, edit, policy, replaced, kept)
-    return Written(edit, kept.at, change, step, score, scale)
+    return Written(edit, kept, change, step, score, scale)
 
 
 def choose(prediction: MaskPrediction, chosen: int | None) -> MaskPrediction:

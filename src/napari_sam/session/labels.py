@@ -185,7 +185,7 @@ def apply_edit(
     edit: LabelEdit,
     policy: OverlapPolicy,
     replaces: Region | None = None,
-    note: Note | None = None,
+    note: Kept | None = None,
 ) -> tuple[LabelDelta, LabelChange]:
     """Write an object into one plane.
 
@@ -199,8 +199,8 @@ def apply_edit(
         Whether other objects may be written over.
     replaces : Region, optional
         What this object was in this plane before: those voxels are cleared where they still hold its label.
-    note : callable, optional
-        Told of the change before it is made.
+    note : Kept, optional
+        Told of the change, and of what the object is then, before it is made.
 
     Returns
     -------
@@ -221,7 +221,10 @@ def apply_edit(
         before = labels.read(edit.plane, box)
         after = _edited(before, box, edit, policy, replaces)
         delta = LabelDelta.between(edit.plane, box, before, after)
-        _make(labels, delta, before, after, note)
+        if note is not None:
+            note.tell(delta, before, after)
+        if (after != before).any():
+            labels.write(edit.plane, box, after)
     return delta, LabelChange(edit.plane, box, after)
 
 
@@ -280,7 +283,7 @@ class Replacement:
 
 
 def apply_many(
-    labels: LabelArray, replacements: Sequence[Replacement], notes: Sequence[Note]
+    labels: LabelArray, replacements: Sequence[Replacement], notes: Sequence[Kept]
 ) -> list[LabelChange | None]:
     """`apply_edit` for parallel planes, in order, where others are protected: reads and writes them as one block.
 
@@ -290,8 +293,8 @@ def apply_many(
         Where.
     replacements : sequence of Replacement
         In planes that differ in their index at most; see `blocks_of`.
-    notes : sequence of callable
-        One each, told of what is changed before it is.
+    notes : sequence of Kept
+        One each, told of what is changed, and of what the object is then, before it is.
 
     Returns
     -------
@@ -306,7 +309,7 @@ def apply_many(
             before = part.copy()
             after = _edited(before, one.box_yxyx, one.edit, OverlapPolicy.BACKGROUND_ONLY, one.replaced)
             part[:] = after
-            note(LabelDelta.between(one.plane, one.box_yxyx, before, after))
+            note.tell(LabelDelta.between(one.plane, one.box_yxyx, before, after), before, after)
             is_changed = bool((after != before).any())
             changes.append(LabelChange(one.plane, one.box_yxyx, after) if is_changed else None)
         if any(change is not None for change in changes):
@@ -365,22 +368,53 @@ def impose(labels: LabelArray, delta: LabelDelta) -> None:
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """A `Note` that writes to a journal: the change, and the mask of the object that it came from.
+    """A `Note` that writes to a journal: the change, and the mask that the object has then.
 
-    `score` is what is known about the mask, as `codec.encode` gives it; `at` is the place in the journal afterwards.
+    Parameters
+    ----------
+    journal : Journal
+    job : int
+        Number of the job there.
+    label : int
+        The object that is written; 0 for an edit by hand.
+    asked : Region, optional
+        The mask that was to be written.
+    score : Any
+        What is known about it, as `codec.encode` gives it.
+    over : tuple of int
+        Other objects that lose or gain voxels.
+    region : Region, optional
+        Afterwards: the mask that the object has in the plane; that asked for, but for what belongs to others.
+    at : int
+        Afterwards: the place in the journal.
     """
 
     journal: Journal
     job: int
     label: int = 0
-    region: Region | None = None
+    asked: Region | None = None
     score: Any = None
+    over: tuple[int, ...] = ()
+    region: Region | None = None
     at: int = -1
 
+    def tell(self, delta: LabelDelta, before: Array, after: Array) -> None:
+        """Write a change of the mask asked for, which makes a box of labels `after` of `before`."""
+        assert self.asked is not None
+        found = Region.from_part(self.asked.plane_shape, delta.box_yxyx[:2], after == self.label)
+        self.region = self.asked if found.same_as(self.asked) else found
+        lost = before[(before != after) & (before != 0) & (before != self.label)]
+        self.over = tuple(np.unique(lost).tolist())
+        self(delta)
+
     def __call__(self, delta: LabelDelta) -> None:
-        """Write the change, and the mask it came from, to the journal."""
+        """Write the change to the journal."""
         mask = pack_region(self.region) if self.region is not None else None
-        more = {"score": self.score} if self.score is not None else {}
+        more: dict[str, Any] = {"score": self.score} if self.score is not None else {}
+        if self.asked is not self.region and self.asked is not None:
+            more["asked"] = pack_region(self.asked)
+        if self.over:
+            more["over"] = list(self.over)
         self.at = self.journal.append(
             "delta", job=self.job, object=self.label, **delta.to_json(), region=mask, **more
         )
@@ -407,12 +441,19 @@ def _edited(
     return after
 
 
-def _make(labels: LabelArray, delta: LabelDelta, before: Array, after: Array, note: Note | None) -> None:
-    """Tell of a change, then make it: a process that is killed in between can make it later."""
-    if note is not None:
-        note(delta)
-    if (after != before).any():
-        labels.write(delta.plane, delta.box_yxyx, after)
+def with_values(region: Region, box_yxyx: BoxYXYX, inside: BoolArray) -> Region | None:
+    """A region that is `inside` in a box and as before elsewhere; None if it is so already.
+
+    Nothing as large as the plane is made: this runs at every move of a brush.
+    """
+    whole = hull_of([region.box_yxyx, box_yxyx] if region.area else [box_yxyx])
+    crop, (top, left) = region.over(whole), whole[:2]
+    y0, x0, y1, x1 = box_yxyx
+    part = crop[y0 - top : y1 - top, x0 - left : x1 - left]
+    if np.array_equal(part, inside):
+        return None
+    part[:] = inside
+    return Region.from_part(region.plane_shape, (top, left), crop)
 
 
 def box_of(changes: Sequence[LabelDelta | LabelChange | Replacement]) -> BoxYXYX:

@@ -41,8 +41,9 @@ class Written:
     Parameters
     ----------
     edit : LabelEdit
-    at : int
-        Where it stands in the journal.
+        What was asked for.
+    kept : Kept
+        What the journal was told: the mask that the object has now, and where that stands.
     change : LabelChange, optional
         None where nothing changed.
     step : PropagationStep, optional
@@ -54,11 +55,16 @@ class Written:
     """
 
     edit: LabelEdit
-    at: int
+    kept: Kept
     change: LabelChange | None
     step: PropagationStep | None = None
     score: PlaneScore | None = None
     scale: float = 1
+
+    @property
+    def at(self) -> int:
+        """Where it stands in the journal."""
+        return self.kept.at
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +94,7 @@ def write_many(labels: LabelArray, replacements: Iterable[Replacement], job: int
         notes = [Kept(labels.journal, job, one.edit.label, one.edit.region) for one in run]
         changes = apply_many(labels, run, notes)
         for one, note, change in zip(run, notes, changes, strict=True):
-            yield Written(one.edit, note.at, change)
+            yield Written(one.edit, note, change)
 
 
 def removals(

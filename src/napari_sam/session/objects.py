@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
 from napari_sam.core.planes import PackedRegion, PlaneRef, Region
 from napari_sam.core.results import NO_DOUBT, Doubt, LabelEdit, MaskPrediction, PropagationStep, Stop
 from napari_sam.session.made import MadeWith
@@ -264,7 +262,6 @@ class ObjectRecord:
         self.version += 1
         if region is None:
             self.written.pop(plane, None)
-            self.scores.pop(plane, None)
         else:
             self.written[plane] = region if isinstance(region, PackedRegion) else PackedRegion.of(region)
 
@@ -273,7 +270,7 @@ class ObjectRecord:
         prediction = self.predictions.get(plane)
         if region is None:
             self.kept.pop(plane, None)
-        elif prediction is not None and _same(prediction.region, region):
+        elif prediction is not None and prediction.region.same_as(region):
             self.kept[plane] = prediction.region
         else:
             self.kept[plane] = region if isinstance(region, PackedRegion) else PackedRegion.of(region)
@@ -326,7 +323,3 @@ def _values(record: ObjectRecord) -> dict[str, Any]:
         "doubt": summary.doubt,
     }
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _same(a: Region, b: Region) -> bool:
-    return a is b or (a.box_yxyx == b.box_yxyx and np.array_equal(a.crop, b.crop))

@@ -146,6 +146,7 @@ class Story:
     settings: dict[str, Any] = field(default_factory=dict)
     objects: dict[int, ObjectRecord] = field(default_factory=dict)
     places: dict[tuple[int, PlaneRef], int] = field(default_factory=dict)
+    overwritten: set[tuple[int, PlaneRef]] = field(default_factory=set)
     marks_then: dict[tuple[int, PlaneRef], Marks] = field(default_factory=dict)
     history: History = field(default_factory=History)
     digests: dict[PlaneRef, str] = field(default_factory=dict)
@@ -262,10 +263,10 @@ class Story:
         if len(self.deltas) >= 2 * MADE_AGAIN:
             del self.deltas[:MADE_AGAIN]
         self.deltas.append(at)
-        job = self.jobs.get(record["job"])
+        job, plane, object_id = self.jobs.get(record["job"]), PlaneRef(*record["plane"]), record["object"]
+        self.overwritten.update((other, plane) for other in record.get("over", ()))
         if job is None or job.step is not None:
             return
-        plane, object_id = PlaneRef(*record["plane"]), record["object"]
         before = self.places.get((object_id, plane), NOWHERE)
         job.writing.writes.append(LabelWrite(at, plane, object_id, before))
         if object_id > 0:
@@ -517,19 +518,22 @@ def _place_masks(story: Story, journal: Journal) -> None:
             continue
         record = story.objects[object_id]
         record.set_written(plane, region)
-        record.set_kept(plane, record.written[plane])
+        record.set_kept(plane, unpack_region(kept["asked"]) if "asked" in kept else record.written[plane])
         record.set_score(plane, decode(kept.get("score")))
 
 
 def _look_at_painted(story: Story, labels: LabelArray | None) -> None:
-    """Planes that the user painted by hand: what the labels hold is what the object is."""
+    """Planes that were painted by hand, or written over by others: what the labels hold is what the object is."""
     if labels is None:
         return
     height, width = labels.array.shape[-2:]
-    for record in story.objects.values():
-        if record.is_empty and is_copied(record.object_id, story.copied):
-            continue
-        for plane in record.corrected:
-            region = Region.from_mask(labels.read(plane, (0, 0, height, width)) == record.object_id)
-            record.set_written(plane, region if region.area else None)
+    objects = story.objects.values()
+    known = [r for r in objects if not (r.is_empty and is_copied(r.object_id, story.copied))]
+    painted = {(record.object_id, plane) for record in known for plane in record.corrected}
+    overwritten = story.overwritten & story.places.keys()
+    for object_id, plane in painted | overwritten:
+        record = story.objects[object_id]
+        region = Region.from_mask(labels.read(plane, (0, 0, height, width)) == object_id)
+        record.set_written(plane, region if region.area else None)
+        if (object_id, plane) in painted:
             record.set_kept(plane, record.written.get(plane))

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Reversible
 from dataclasses import dataclass
+from itertools import islice
 
 from napari_sam.core.planes import Region
 from napari_sam.session.codec import decode, unpack_region
 from napari_sam.session.history import NOWHERE, LabelWrite
 from napari_sam.session.journal import Journal, Record
-from napari_sam.session.labels import Kept, LabelArray, LabelChange, LabelDelta, blocks_of, restore_many
+from napari_sam.session.labels import (
+    Kept,
+    LabelArray,
+    LabelChange,
+    LabelDelta,
+    blocks_of,
+    restore_many,
+    with_values,
+)
 from napari_sam.session.objects import PlaneScore
 
 
@@ -30,6 +39,12 @@ class Restored:
         Where in the journal that mask is kept.
     score : PlaneScore, optional
         What is known about it.
+    asked : Region, optional
+        The mask that was to be written there, if others have a part of it.
+    over : tuple of int
+        Other objects that lost or gained voxels.
+    is_kept : bool
+        Whether the mask is the one in the journal; something has been written over that otherwise.
     """
 
     write: LabelWrite
@@ -37,6 +52,9 @@ class Restored:
     region: Region | None
     at: int
     score: PlaneScore | None = None
+    asked: Region | None = None
+    over: tuple[int, ...] = ()
+    is_kept: bool = True
 
 
 def restore_writes(
@@ -53,7 +71,8 @@ def restore_writes(
             yield LabelDelta.from_json(record)
 
     for run in blocks_of(deltas()):
-        notes = [Kept(labels.journal, job) for _ in run]
+        overs = [tuple(record.get("over", ())) for _, record in islice(waiting, len(run))]
+        notes = [Kept(labels.journal, job, over=over) for over in overs]
         for change in restore_many(labels, run, notes, forward=forward):
             yield _restored(labels.journal, *waiting.popleft(), change, forward)
 
@@ -62,9 +81,13 @@ def _restored(
     journal: Journal, write: LabelWrite, record: Record, change: LabelChange, forward: bool
 ) -> Restored:
     """Say which mask the object has now."""
-    at = write.at if forward else write.before
+    at, over = write.at if forward else write.before, tuple(record.get("over", ()))
     if write.object_id <= 0 or at == NOWHERE:
-        return Restored(write, change, None, NOWHERE)
+        return Restored(write, change, None, NOWHERE, over=over)
     kept = record if forward else journal.read(at)
     region = unpack_region(kept["region"])
-    return Restored(write, change, region if region.area else None, at, decode(kept.get("score")))
+    now = with_values(region, change.box_yxyx, change.values == write.object_id)
+    found = region if now is None else now
+    asked = unpack_region(kept["asked"]) if "asked" in kept else None if now is None else region
+    score = decode(kept.get("score"))
+    return Restored(write, change, found if found.area else None, at, score, asked, over, now is None)

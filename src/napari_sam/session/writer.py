@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from napari_sam.session.made import Made, lasting, made_changes, made_of
 from napari_sam.session.objects import ObjectRecord, PlaneScore
 
 if TYPE_CHECKING:
+    from napari_sam.session.labels import LabelChange
     from napari_sam.session.many import Written
     from napari_sam.session.restoring import Restored
     from napari_sam.session.session import Session
@@ -136,12 +137,14 @@ class Writer:
     def take_written(self, writing: Writing, written: Written) -> None:
         """Note that an edit was written."""
         session, edit = self._session, written.edit
-        region = edit.region if edit.region.area else None
+        region, asked = written.kept.region, edit.region
+        region = region if region is not None and region.area else None
         before, _ = self._kept.get(edit.label, {}).get(edit.plane, (NOWHERE, None))
         writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, before))
         record = session.object(edit.label)
-        self.set_written(record, edit.plane, region, written.at)
-        record.set_kept(edit.plane, record.written.get(edit.plane))
+        self.set_written(record, edit.plane, region, written.at, None if region in (None, asked) else asked)
+        if written.change is not None:
+            self._follow(written.change, written.kept.over)
         if written.score is not None:
             writing.drawn.add((edit.label, edit.plane.time))
         record.set_score(edit.plane, written.score if region is not None else None)
@@ -163,33 +166,50 @@ class Writer:
         write = restored.write
         if write.object_id > 0:
             record = self._session.object(write.object_id)
-            self.set_written(record, write.plane, restored.region, restored.at)
-            record.set_kept(write.plane, record.written.get(write.plane))
+            self.set_written(
+                record, write.plane, restored.region, restored.at, restored.asked, restored.is_kept
+            )
             if write.plane not in record.corrected:
                 record.answered.pop(write.plane, None)
             elif write.plane not in record.answered:
                 self._session.editing.settle(record, [write.plane])
             record.set_score(write.plane, restored.score)
         if write.object_id == 0 or (write.object_id > 0 and write.plane in record.corrected):
-            self._follow(restored)
+            self._follow(restored.change)
+        else:
+            self._follow(restored.change, restored.over)
 
-    def set_written(self, record: ObjectRecord, plane: PlaneRef, region: Region | None, at: int) -> None:
-        """Note what the labels hold of an object in a plane (None for nothing), and where that is kept."""
+    def set_written(
+        self,
+        record: ObjectRecord,
+        plane: PlaneRef,
+        region: Region | None,
+        at: int,
+        asked: Region | None = None,
+        is_kept: bool = True,
+    ) -> None:
+        """Note what the labels hold of an object in a plane (None for nothing), and where that is kept, if it is.
+
+        `asked` is what was to be written, where others have a part of it.
+        """
         record.set_written(plane, region)
+        record.set_kept(plane, asked or record.written.get(plane))
         kept = self._kept.setdefault(record.object_id, {})
         if region is None:
             kept.pop(plane, None)
         else:
-            kept[plane] = at, record.written.get(plane)
+            kept[plane] = at, record.written.get(plane) if is_kept else None
         if record is self._session.record:
             self._session.predictions.show([plane])
 
     # Details
 
-    def _follow(self, restored: Restored) -> None:
-        """Take from the labels what objects are where somebody painted."""
-        session, change = self._session, restored.change
-        for record in session.editing.follow_values(change.plane, change.box_yxyx, change.values):
+    def _follow(self, change: LabelChange, among: Collection[int] | None = None) -> None:
+        """Take from the labels what objects are where somebody painted, or what these are where another was written."""
+        session = self._session
+        if among is not None and not among:
+            return
+        for record in session.editing.follow_values(change.plane, change.box_yxyx, change.values, among):
             if record is session.record:
                 session.predictions.show([change.plane])
 
@@ -254,7 +274,9 @@ class Writer:
         self._kept = {}
         for (object_id, plane), at in places.items():
             record = self._session.object(object_id)
-            region = None if plane in record.corrected else record.written.get(plane)
+            region = record.written.get(plane)
+            if plane in record.corrected or region is not record.kept.get(plane):
+                region = None  # somebody has changed it since
             self._kept.setdefault(object_id, {})[plane] = at, region
 
     def forget(self) -> None:
