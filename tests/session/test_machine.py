@@ -419,6 +419,7 @@ class SessionMachine(RuleBasedStateMachine):
         if not hasattr(self, "labels"):
             return
         assert all(mask.any() for mask in self._found().values())
+        assert all((mask == (self.labels[z] == i)).all() for (i, z), mask in self._found().items())
         found, wanted = self._in_labels(self._found()), self._in_labels(self.written)
         assert found.keys() == wanted.keys()
         assert all((found[key] == mask).all() for key, mask in wanted.items())

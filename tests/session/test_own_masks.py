@@ -331,3 +331,93 @@ def test_an_object_is_what_the_labels_hold_of_it(desks, begin, end, areas, is_re
         desk.settle()
         check_records(desk)
     assert not desk.labels.any()
+
+
+BALL = ball_volume((48, 48, 48), [(24, 24, 24)], 14.0).image
+
+
+def slab(axis, index):
+    """A part of the middle of a plane."""
+    where = [slice(20, 28)] * 3
+    where[axis] = index
+    return tuple(where)
+
+
+def carried(desk, axis):
+    """An object that was prompted in a plane along an axis, kept, and propagated."""
+    desk.click(Marks([(0, 24, 24, 24)], [True]), PlaneRef(axis, 24))
+    desk.session.commit()
+    propagate(desk)
+
+
+@pytest.mark.parametrize("index", [24, 30])  # of the prompted plane, and of another one
+@pytest.mark.parametrize("again", [0, 1, 2])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_corrected_plane_survives_along_any_axis(desks, axis, again, index):
+    desk = desks(BALL)
+    carried(desk, axis)
+    painted(desk, 0, *slab(axis, index))
+    plane = PlaneRef(axis, index)
+    assert desk.session.record.corrected == (plane,)
+    wanted = np.take(desk.labels, index, axis)
+    desk.session.show(PlaneRef(again, 24))
+    desk.settle()
+    propagate(desk)
+    assert not desk.errors
+    np.testing.assert_array_equal(np.take(desk.labels, index, axis), wanted)
+    desk.session.editing.refine(1)
+    desk.settle()
+    np.testing.assert_array_equal(np.take(desk.labels, index, axis), wanted)
+    np.testing.assert_array_equal(desk.session.record.written[plane].mask, wanted == 1)
+    steps = len(desk.session.history)
+    desk = desks(BALL)
+    assert len(desk.session.history) == steps
+    np.testing.assert_array_equal(desk.session.objects[1].written[plane].mask, wanted == 1)
+    while desk.session.history.next_undo:
+        desk.session.undo()
+        desk.settle()
+    assert not desk.labels.any()
+    assert not desk.session.record.written
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_what_was_painted_along_another_axis_can_be_split_and_carried_along_three(desks, axis):
+    desk = desks(BALL)
+    carried(desk, axis)
+    painted(desk, 1, *slab(axis, 3))
+    assert {plane.axis for plane in desk.session.record.written} == {axis}
+    desk.session.editing.agree_along_axes(1)
+    desk.session.editing.split_components(1)
+    desk.settle()
+    assert not desk.errors
+    np.testing.assert_array_equal(np.unique(np.take(desk.labels, 3, axis)), [0, 2])
+
+
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_an_object_written_over_along_another_axis_is_what_is_left_of_it(desks, is_reopened):
+    desk = desks(BALL)
+    carried(desk, 0)
+    before = desk.labels
+    desk.session.state.policy = OverlapPolicy.OVERWRITE
+    desk.session.state.object_id = 2
+    kept(desk, Marks([(0, 24, 24, 24)], [True]), PlaneRef(1, 24))
+    if is_reopened:
+        desk = desks(BALL)
+    for plane, region in desk.session.objects[1].written.items():
+        np.testing.assert_array_equal(region.mask, desk.labels[plane.index] == 1)
+    assert not (desk.labels[:, 24] == 1).any()
+    desk.session.undo()
+    desk.settle()
+    np.testing.assert_array_equal(desk.labels, before)
+    for plane, region in desk.session.objects[1].written.items():
+        np.testing.assert_array_equal(region.mask, before[plane.index] == 1)
+
+
+def test_a_stroke_that_was_cut_off_counts_along_the_axis_of_its_object(desks):
+    desk = desks(BALL)
+    carried(desk, 1)
+    desk.session.hand.editable()[slab(1, 30)] = 0
+    desk.session.journal.close()  # as when the program is killed
+    desk.session.hand.forget()
+    desk = desks(BALL)
+    assert desk.session.objects[1].corrected == (PlaneRef(1, 30),)

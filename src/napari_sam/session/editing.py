@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_sam.core.arrays import Array
-from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
+from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.errors import SessionError
 from napari_sam.propagation.anchors import Gap, affected_gaps, gaps_of
@@ -23,9 +22,8 @@ from napari_sam.propagation.settings import PropagationSettings
 from napari_sam.session import object_jobs as jobs
 from napari_sam.session import requests as ask
 from napari_sam.session.history import Change, MarksChange, RecordChange
-from napari_sam.session.labels import with_values
 from napari_sam.session.marks import Marks, marked_planes, marks_on_plane, marks_space
-from napari_sam.session.objects import Colour, ObjectRecord, ObjectState, is_copied
+from napari_sam.session.objects import Colour, ObjectRecord, ObjectState
 from napari_sam.session.resolve import Blocked, Snapshot, parallel, resolve
 from napari_sam.session.state import OverlapPolicy
 
@@ -243,6 +241,7 @@ class Editing:
             object_id=object_id,
             replaces=self._found_by_model(record),
             settings=settings or PropagationSettings(),
+            protected=record.corrected,
             sight=session.sight_of([object_id]),
         )
         session.writer.order("refine", request)
@@ -334,46 +333,6 @@ class Editing:
 
     # Painting by hand
 
-    def follow_values(
-        self, plane: PlaneRef, box_yxyx: BoxYXYX, values: Array, among: Collection[int] | None = None
-    ) -> tuple[ObjectRecord, ...]:
-        """Know what objects are in a box of a plane now that something else than they was written to it.
-
-        Labels that were copied are no objects as long as nobody has made them so.
-
-        Parameters
-        ----------
-        plane, box_yxyx, values
-            What was written, and where.
-        among : collection of int, optional
-            Objects that another one was written over, or given back; all by default, where a user painted.
-
-        Returns
-        -------
-        tuple of ObjectRecord
-            Objects whose mask in the plane changed.
-        """
-        session = self._session
-        changed = []
-        present = set(np.unique(values).tolist()) - {0}
-        for record in [r for i, r in session.objects.items() if among is None or i in among]:
-            old = record.written.get(plane)
-            if record.object_id not in present and (old is None or not _meets(old, box_yxyx)):
-                continue
-            is_known = not record.is_empty or plane in record.kept
-            if not is_known and is_copied(record.object_id, session.copied):
-                continue
-            if old is None:
-                old = Region.empty(self._plane_shape(plane))
-            region = with_values(old, box_yxyx, values == record.object_id)
-            if region is None:
-                continue
-            record.set_written(plane, region if region.area else None)
-            if among is None:
-                record.set_kept(plane, record.written.get(plane))
-            changed.append(record)
-        return tuple(changed)
-
     def settle(self, record: ObjectRecord, planes: Iterable[PlaneRef]) -> None:
         """Take what is written in planes as the last word on the marks that are there."""
         if self._session.volume is None or record.marks.is_empty:
@@ -394,12 +353,6 @@ class Editing:
         """The planes of an object that the user neither prompted nor painted."""
         own = {*record.corrected, *self.prompted_planes(record)}
         return {plane: region for plane, region in record.written.items() if plane not in own}
-
-    def _plane_shape(self, plane: PlaneRef) -> tuple[int, int]:
-        volume = self._session.volume
-        if volume is None:
-            raise SessionError("no image is open; choose an image layer")
-        return volume.plane_shape(plane.axis, plane.level)
 
     # Details
 
@@ -469,12 +422,6 @@ def _joined_marks(marks: Sequence[Marks]) -> Marks:
         np.concatenate([one.positive for one in marks]),
         tuple(shape for one in marks for shape in one.shapes),
     )
-
-
-def _meets(region: Region, box_yxyx: BoxYXYX) -> bool:
-    """Whether a box holds any of a region's box."""
-    low = np.maximum(region.box_yxyx[:2], box_yxyx[:2])
-    return bool((low < np.minimum(region.box_yxyx[2:], box_yxyx[2:])).all())
 
 
 def _beside(index: int, gaps: Iterable[Gap]) -> bool:

@@ -26,6 +26,7 @@ from napari_sam.session import recovery
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.finding import find_sessions
+from napari_sam.session.following import without_lines
 from napari_sam.session.image import WatchedVolume, changed_planes
 from napari_sam.session.journal import Journal
 from napari_sam.session.labels import Kept, LabelArray, Replacement, apply_edit
@@ -440,14 +441,16 @@ def _write(
     step: PropagationStep | None = None,
     scale: float = 1,
 ) -> Written:
+    order = request.objects[edit.label] if isinstance(request, ask.Propagate) else request
+    replaced, protected = order.replaces.get(edit.plane), getattr(order, "protected", ())
+    if protected:
+        edit = LabelEdit(edit.plane, without_lines(edit.region, edit.plane, protected), edit.label)
+        replaced = without_lines(replaced, edit.plane, protected) if replaced is not None else None
     score = PlaneScore.of_step(step) if step is not None else None
     if isinstance(request, ask.WriteLabels):
         score = request.scores.get(edit.plane)
     known = encode(score) if edit.region.area else None
     kept = Kept(labels.journal, request.generation, edit.label, edit.region, known)
-    replaced = getattr(request, "replaces", {}).get(edit.plane)
-    if isinstance(request, ask.Propagate):
-        replaced = request.objects[edit.label].replaces.get(edit.plane)
     policy = getattr(request, "policy", OverlapPolicy.BACKGROUND_ONLY)
     _, change = apply_edit(labels, edit, policy, replaced, kept)
     return Written(edit, kept, change, step, score, scale)

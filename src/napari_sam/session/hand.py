@@ -10,6 +10,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef
+from napari_sam.session.following import follow_values
 from napari_sam.session.history import LabelWrite, RecordChange, Writing, encode_changes
 from napari_sam.session.labels import Kept, LabelArray, LabelDelta, deltas_between
 
@@ -165,10 +166,10 @@ class HandEdits:
         values = session.labels.read(delta.plane, delta.box_yxyx)
         changed, _, after = delta.unpacked()
         values[changed] = after
-        for record in session.editing.follow_values(delta.plane, delta.box_yxyx, values):
-            self._touched.setdefault(record.object_id, set()).add(delta.plane)
+        for record, plane in follow_values(session, delta.plane, delta.box_yxyx, values):
+            self._touched.setdefault(record.object_id, set()).add(plane)
             if record is session.record:
-                session.predictions.show([delta.plane])
+                session.predictions.show([plane])
 
     def _corrections(self, writing: Writing) -> Iterator[RecordChange]:
         """The planes painted are the user's own from here on."""

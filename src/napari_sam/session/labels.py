@@ -441,21 +441,6 @@ def _edited(
     return after
 
 
-def with_values(region: Region, box_yxyx: BoxYXYX, inside: BoolArray) -> Region | None:
-    """A region that is `inside` in a box and as before elsewhere; None if it is so already.
-
-    Nothing as large as the plane is made: this runs at every move of a brush.
-    """
-    whole = hull_of([region.box_yxyx, box_yxyx] if region.area else [box_yxyx])
-    crop, (top, left) = region.over(whole), whole[:2]
-    y0, x0, y1, x1 = box_yxyx
-    part = crop[y0 - top : y1 - top, x0 - left : x1 - left]
-    if np.array_equal(part, inside):
-        return None
-    part[:] = inside
-    return Region.from_part(region.plane_shape, (top, left), crop)
-
-
 def box_of(changes: Sequence[LabelDelta | LabelChange | Replacement]) -> BoxYXYX:
     """The box that holds all of these."""
     return hull_of(change.box_yxyx for change in changes)

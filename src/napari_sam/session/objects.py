@@ -85,6 +85,8 @@ class ObjectSummary:
         The largest of all planes.
     doubtful_plane : PlaneRef, optional
         Where that is.
+    axes : tuple of int
+        All axes that planes with labels are perpendicular to, `axis` first.
     """
 
     planes: tuple[int, int] | None = None
@@ -93,6 +95,7 @@ class ObjectSummary:
     predicted_iou: float | None = None
     doubt: float | None = None
     doubtful_plane: PlaneRef | None = None
+    axes: tuple[int, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -300,6 +303,7 @@ def summarise(record: ObjectRecord) -> ObjectSummary:
         sum(s.predicted_iou for s in scores.values()) / len(scores) if scores else None,
         scores[worst].doubt.value if worst is not None else None,
         worst,
+        tuple(sorted((i for i in range(3) if axes[i]), key=lambda i: -axes[i])),
     )
 
 

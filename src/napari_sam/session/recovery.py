@@ -19,6 +19,7 @@ from napari_sam.errors import SessionError
 from napari_sam.io.labels import open_labels
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import decode, encode, unpack_region
+from napari_sam.session.following import corrections, look_at_painted
 from napari_sam.session.history import (
     NOWHERE,
     Change,
@@ -43,7 +44,7 @@ from napari_sam.session.labels import (
 from napari_sam.session.made import Made, MadeWith, made_changes, made_of
 from napari_sam.session.many import removals, write_many
 from napari_sam.session.marks import Marks
-from napari_sam.session.objects import ObjectRecord, is_copied
+from napari_sam.session.objects import ObjectRecord
 from napari_sam.session.restoring import restore_writes
 
 LABELS = "labels.zarr"
@@ -391,7 +392,7 @@ def recover(folder: str | Path) -> Recovered:
         if recovered.labels is not None:
             mend_labels(recovered.labels, story)
         _place_masks(story, journal)
-        _look_at_painted(story, recovered.labels)
+        look_at_painted(story, recovered.labels)
     except BaseException:
         journal.close()
         raise
@@ -458,7 +459,7 @@ def _finish(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None
         _finish_removing(labels, number, job, story)
     elif job.request is not None:
         story.interrupted.append(Interrupted(str(job.kind), job.object_ids))
-    changes, made = encode_changes(_corrections(job, story, journal)), encode(_made(job, story))
+    changes, made = encode_changes(corrections(job, story, journal)), encode(_made(job, story))
     at = journal.append("end", job=number, how="interrupted", changes=changes, made=made)
     story.take(at, journal.read(at))
 
@@ -472,25 +473,6 @@ def _made(job: OpenJob, story: Story) -> tuple[Made, ...]:
     digests = {w["number"]: w.get("encoder_digest", "") for w in story.weights}
     how = MadeWith(story.models[number - 1], digests.get(number, ""), settings=settings)
     return made_of(drawn, story.contrasts, how)
-
-
-def _corrections(job: OpenJob, story: Story, journal: Journal) -> list[RecordChange]:
-    """Planes that an unfinished stroke by hand made the user's own."""
-    touched: dict[int, set[PlaneRef]] = {}
-    there = {object_id for object_id, _ in story.places}
-    known = {
-        i
-        for i, record in story.objects.items()
-        if i in there or not record.marks.is_empty or not is_copied(i, story.copied)
-    }
-    for write in job.writing.writes if job.step is None and job.request is None else ():
-        _, before, after = LabelDelta.from_json(journal.read(write.at)).unpacked()
-        for object_id in {*before.tolist(), *after.tolist()} & known:
-            touched.setdefault(object_id, set()).add(write.plane)
-    return [
-        RecordChange(i, {}, {"corrected": tuple(sorted({*story.objects[i].corrected, *planes}))})
-        for i, planes in sorted(touched.items())
-    ]
 
 
 def _finish_writing(labels: LabelArray, number: int, job: OpenJob, story: Story) -> None:
@@ -520,20 +502,3 @@ def _place_masks(story: Story, journal: Journal) -> None:
         record.set_written(plane, region)
         record.set_kept(plane, unpack_region(kept["asked"]) if "asked" in kept else record.written[plane])
         record.set_score(plane, decode(kept.get("score")))
-
-
-def _look_at_painted(story: Story, labels: LabelArray | None) -> None:
-    """Planes that were painted by hand, or written over by others: what the labels hold is what the object is."""
-    if labels is None:
-        return
-    height, width = labels.array.shape[-2:]
-    objects = story.objects.values()
-    known = [r for r in objects if not (r.is_empty and is_copied(r.object_id, story.copied))]
-    painted = {(record.object_id, plane) for record in known for plane in record.corrected}
-    overwritten = story.overwritten & story.places.keys()
-    for object_id, plane in painted | overwritten:
-        record = story.objects[object_id]
-        region = Region.from_mask(labels.read(plane, (0, 0, height, width)) == object_id)
-        record.set_written(plane, region if region.area else None)
-        if (object_id, plane) in painted:
-            record.set_kept(plane, record.written.get(plane))

@@ -261,7 +261,7 @@ class Carried:
     gaps : tuple of Gap, optional
         The gaps between seed planes that are run again; all when None.
     protected : tuple of PlaneRef
-        The user's own planes without a seed; nothing is written there.
+        The user's own planes without a seed, along any axis; nothing is written there.
     anchors : mapping of PlaneRef to str
         Digests of all of the user's planes, for the next time.
     starts : mapping of PlaneRef to Region
@@ -380,12 +380,16 @@ class TakeLabels(Request):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Refine(Request):
-    """Let the model draw an object again in these planes; answers with Written, one a plane that changes."""
+    """Let the model draw an object again in these planes; answers with Written, one a plane that changes.
+
+    Where they cross a `protected` plane along another axis they stay as they are.
+    """
 
     labels: LabelArray
     object_id: int
     replaces: Mapping[PlaneRef, Region]
     settings: PropagationSettings
+    protected: tuple[PlaneRef, ...] = ()
     sight: Sight = FULL
     priority: ClassVar[Priority] = Priority.PROPAGATE
     title: ClassVar[str] = "Refining"

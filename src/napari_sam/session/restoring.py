@@ -9,6 +9,7 @@ from itertools import islice
 
 from napari_sam.core.planes import Region
 from napari_sam.session.codec import decode, unpack_region
+from napari_sam.session.following import with_values
 from napari_sam.session.history import NOWHERE, LabelWrite
 from napari_sam.session.journal import Journal, Record
 from napari_sam.session.labels import (
@@ -18,7 +19,6 @@ from napari_sam.session.labels import (
     LabelDelta,
     blocks_of,
     restore_many,
-    with_values,
 )
 from napari_sam.session.objects import PlaneScore
 

@@ -13,6 +13,7 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
+from napari_sam.session.following import follow_values
 from napari_sam.session.history import (
     NOWHERE,
     Change,
@@ -209,9 +210,9 @@ class Writer:
         session = self._session
         if among is not None and not among:
             return
-        for record in session.editing.follow_values(change.plane, change.box_yxyx, change.values, among):
+        for record, plane in follow_values(session, change.plane, change.box_yxyx, change.values, among):
             if record is session.record:
-                session.predictions.show([change.plane])
+                session.predictions.show([plane])
 
     def _apply(self, changes: Sequence[Change]) -> None:
         session = self._session
