@@ -153,6 +153,7 @@ def _meets(region: Region, box_yxyx: BoxYXYX) -> bool:
 def corrections(job: OpenJob, story: Story, journal: Journal) -> list[RecordChange]:
     """Planes that an unfinished stroke by hand made the user's own."""
     touched: dict[int, set[PlaneRef]] = {}
+    axes: dict[int, int] = {}
     there = {object_id for object_id, _ in story.places}
     known = {
         i
@@ -165,7 +166,9 @@ def corrections(job: OpenJob, story: Story, journal: Journal) -> list[RecordChan
         for object_id in {*before.tolist(), *after.tolist()} & known:
             mine = np.zeros(changed.shape, bool)
             mine[changed] = (before == object_id) | (after == object_id)
-            lines = crossing(delta.plane, delta.box_yxyx, mine, _axis_of(story, object_id, delta.plane))
+            if object_id not in axes:
+                axes[object_id] = _axis_of(story, object_id, delta.plane)
+            lines = crossing(delta.plane, delta.box_yxyx, mine, axes[object_id])
             touched.setdefault(object_id, set()).update(plane for plane, _, part in lines if part.any())
     return [
         RecordChange(i, {}, {"corrected": tuple(sorted({*story.objects[i].corrected, *planes}))})
