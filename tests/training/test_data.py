@@ -63,12 +63,24 @@ def test_a_single_image_is_trained_on(tmp_path):
 
 @pytest.mark.parametrize(
     ("labels", "why"),
-    [(np.zeros((8, 8), np.uint8), "empty"), (np.ones((8, 9), np.uint8), "do not fit")],
+    [
+        (np.zeros((8, 8), np.uint8), "empty"),
+        (-np.ones((8, 8), np.int16), "empty"),
+        (np.ones((8, 9), np.uint8), "do not fit"),
+    ],
 )
 def test_what_cannot_be_learned_from_is_left_out_with_a_reason(tmp_path, labels, why):
     write(tmp_path, "0000", np.zeros((8, 8), np.uint8), labels)
     with pytest.warns(InputWarning, match=why), pytest.raises(TrainingError, match="learned from"):
         read_folder(tmp_path)
+
+
+def test_large_labels_are_numbered_anew_alike_in_all_planes_of_a_volume(tmp_path):
+    labels = np.zeros((5, 16, 16), np.int32)
+    labels[:, :4], labels[2, 4:], labels[:, :, 0] = 70_000, 80_000, -1
+    write(tmp_path / "volumes", "v", np.zeros(labels.shape, np.uint8), labels)
+    planes = read_folder(tmp_path, validation=0)
+    assert [np.unique(plane.labels).tolist() for plane in planes] == [[0, 1], [0, 1], [0, 1, 2], [0, 1], [0, 1]]
 
 
 def test_empty_or_missing_folder_is_an_error(tmp_path):

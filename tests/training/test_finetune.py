@@ -405,6 +405,24 @@ def test_folders_with_images_and_volumes(tmp_path):
         own_planes(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("number", [-1, 70_001])
+def test_a_folder_teaches_what_its_arrays_do(tmp_path, number, ndim):
+    image, labels = squares()
+    labels = labels.astype(np.int32)
+    labels[:, :5] = number
+    if ndim == 3:
+        image, labels = np.stack([image] * 3), np.stack([labels, np.minimum(labels, 0), labels])
+    for array, end in ((image, "img"), (labels, "lbl")):
+        tifffile.imwrite(tmp_path / f"a_{end}.tif", array, photometric="minisblack")
+    planes = own_planes(tmp_path)
+    for plane, other in zip(planes, own_planes([(image, labels)]), strict=True):
+        assert np.array_equal(plane.image, other.image)
+        assert np.array_equal(plane.labels, other.labels)
+        assert plane.index == other.index
+        assert object_numbers(plane.labels) == [1, 2, 3][: 2 + (number > 0)]
+
+
 def test_colours_large_labels_and_holding_out():
     image, labels = squares()
     rgb = np.stack([image] * 3, -1)

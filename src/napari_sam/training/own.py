@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_sam.core.arrays import Array
 from napari_sam.errors import InputWarning, TrainingError
-from napari_sam.training.packed import LabelledPlane, find_pairs, read_pair, to_uint8
+from napari_sam.training.packed import LabelledPlane, find_pairs, read_pair, small_numbers, to_uint8
 from napari_sam.training.parts import connected_parts
 
 LEAST_AREA = 9
@@ -130,23 +130,12 @@ def _planes_of(
         image = _three_colours(image)
     if labels.ndim == 2:
         image, labels, number, planes = image[None], labels[None], -1, None
-    there = [index for index in range(len(labels))[planes or slice(None)] if labels[index].any()]
+    there = [index for index in range(len(labels))[planes or slice(None)] if (labels[index] > 0).any()]
     shown = (np.maximum(labels[index], 0) for index in there)
     for index, numbers in zip(there, connected_parts(shown) if connected else shown, strict=True):
-        yield LabelledPlane("own", image[index], _small_numbers(numbers), number, index)
+        yield LabelledPlane("own", image[index], small_numbers(numbers), number, index)
 
 
 def _three_colours(image: Array) -> Array:
     """Colours last: three of them, or the mean of any other number."""
     return image[..., :3] if image.shape[-1] in (3, 4) else image.mean(-1).astype(np.uint8)
-
-
-def _small_numbers(labels: Array) -> Array:
-    """As uint16; numbered anew where the numbers are too large (neighbours in a volume then lose each other)."""
-    if labels.max(initial=0) <= np.iinfo(np.uint16).max:
-        return labels.astype(np.uint16)
-    numbers, inverse = np.unique(labels, return_inverse=True)
-    if len(numbers) > np.iinfo(np.uint16).max:
-        raise TrainingError(f"a plane has {len(numbers)} labels, more than 65535; split it")
-    first = 0 if numbers[0] == 0 else 1
-    return (inverse.reshape(labels.shape) + first).astype(np.uint16)

@@ -20,7 +20,7 @@ from imageio.v3 import imread, imwrite
 from napari_sam.core.arrays import Array
 from napari_sam.errors import InputWarning, TrainingError
 
-MAX_LABEL = 65535
+MAX_LABEL = np.iinfo(np.uint16).max
 QUALITY = 90
 """Of JPEG: a grey value is off by about one of 255."""
 DARK = 128
@@ -78,7 +78,10 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def read_pair(image_path: Path, label_path: Path) -> tuple[Array, Array] | None:
-    """Read one pair; None, with an InputWarning that says why, where nothing can be learned from it."""
+    """Read one pair; None, with an InputWarning that says why, where nothing can be learned from it.
+
+    What is below 0 is no object, and becomes 0. Labels keep their type, see `small_numbers`.
+    """
     if not label_path.is_file():
         warnings.warn(
             f"{image_path} has no labels at {label_path}; it is left out", InputWarning, stacklevel=2
@@ -86,14 +89,25 @@ def read_pair(image_path: Path, label_path: Path) -> tuple[Array, Array] | None:
         return None
     is_png = image_path.suffix.lower() == ".png"
     image = np.asarray(imread(image_path) if is_png else tifffile.imread(image_path))
-    labels = np.asarray(tifffile.imread(label_path))
+    labels = np.maximum(tifffile.imread(label_path), 0)
     reason = _why_unusable(image, labels)
     if reason:
         warnings.warn(f"{image_path} is left out: {reason}", InputWarning, stacklevel=2)
         return None
     if image.ndim == labels.ndim + 1:
         image = image[..., :3]
-    return to_uint8(image), labels.astype(np.uint16)
+    return to_uint8(image), labels
+
+
+def small_numbers(labels: Array) -> Array:
+    """Labels as uint16, numbered anew where the numbers are too large."""
+    if labels.max(initial=0) <= MAX_LABEL:
+        return labels.astype(np.uint16)
+    numbers, inverse = np.unique(labels, return_inverse=True)
+    if len(numbers) > MAX_LABEL:
+        raise TrainingError(f"there are {len(numbers)} labels in one image, more than {MAX_LABEL}; split it")
+    first = 0 if numbers[0] == 0 else 1
+    return (inverse.reshape(labels.shape) + first).astype(np.uint16)
 
 
 def _why_unusable(image: Array, labels: Array) -> str:
@@ -103,8 +117,6 @@ def _why_unusable(image: Array, labels: Array) -> str:
         return f"labels must be a plane or a ZYX volume, got shape {labels.shape}"
     if not labels.any():
         return "its labels are empty"
-    if labels.max() > MAX_LABEL:
-        return f"label {labels.max()} is above {MAX_LABEL}; relabel it"
     return ""
 
 
@@ -121,7 +133,7 @@ def _set_planes(folder: Path, share: float, seed: int) -> Iterator[LabelledPlane
     for i, (image_path, label_path) in enumerate(pairs):
         pair = read_pair(image_path, label_path)
         if pair is not None and pair[1].ndim == 2:
-            yield LabelledPlane(folder.name, pair[0], pair[1], held_out=i in held_out)
+            yield LabelledPlane(folder.name, pair[0], small_numbers(pair[1]), held_out=i in held_out)
 
 
 def _is_isotropic(shape: tuple[int, ...]) -> bool:
@@ -172,7 +184,8 @@ def read_folder(folder: Path, validation: float = 0.06, seed: int = 0) -> list[L
             pair = read_pair(*pair_paths)
             if pair is not None and pair[1].ndim == 3:
                 name = pair_paths[0].stem.removesuffix("_img")
-                planes.extend(_volume_planes(*pair, name, 3 * number, validation))
+                labels = small_numbers(pair[1])
+                planes.extend(_volume_planes(pair[0], labels, name, 3 * number, validation))
     if folder.is_dir() and not planes:
         planes.extend(_set_planes(folder, validation, seed))
     if not any(not plane.held_out for plane in planes):
