@@ -80,7 +80,13 @@ def test_large_labels_are_numbered_anew_alike_in_all_planes_of_a_volume(tmp_path
     labels[:, :4], labels[2, 4:], labels[:, :, 0] = 70_000, 80_000, -1
     write(tmp_path / "volumes", "v", np.zeros(labels.shape, np.uint8), labels)
     planes = read_folder(tmp_path, validation=0)
-    assert [np.unique(plane.labels).tolist() for plane in planes] == [[0, 1], [0, 1], [0, 1, 2], [0, 1], [0, 1]]
+    assert [np.unique(plane.labels).tolist() for plane in planes] == [
+        [0, 1],
+        [0, 1],
+        [0, 1, 2],
+        [0, 1],
+        [0, 1],
+    ]
 
 
 def test_empty_or_missing_folder_is_an_error(tmp_path):

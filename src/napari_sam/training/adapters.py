@@ -10,13 +10,14 @@ import copy
 from types import ModuleType
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from napari_sam.errors import DependencyError
 
 
-def adapted(encoder: nn.Module, rank: int) -> nn.Module:
-    """The encoder with adapters; everything else in it is frozen.
+def adapted(encoder: nn.Module, rank: int, seed: int) -> nn.Module:
+    """The encoder with adapters that are drawn from a seed; everything else in it is frozen.
 
     Raises
     ------
@@ -25,7 +26,9 @@ def adapted(encoder: nn.Module, rank: int) -> nn.Module:
     """
     peft = need_peft()
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=target_names(encoder, rank), bias="none")
-    return cast(nn.Module, peft.get_peft_model(encoder, config))
+    with torch.random.fork_rng(devices=[]):  # peft draws from the generator that everybody shares
+        torch.manual_seed(seed)
+        return cast(nn.Module, peft.get_peft_model(encoder, config))
 
 
 def merged(encoder: nn.Module) -> nn.Module:

@@ -78,7 +78,7 @@ class Learner:
         self.sam, self.config = half_cell_units(sam.eval().requires_grad_(False)), config
         self.start = _copied(sam, with_encoder)
         if rank:
-            sam.image_encoder = adapted(sam.image_encoder, rank)
+            sam.image_encoder = adapted(sam.image_encoder, rank, config.seed)
         self.is_adapted = rank > 0
         self.average = _copied(sam, with_encoder)
         parts = [sam.prompt_encoder, sam.mask_decoder]
