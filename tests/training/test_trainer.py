@@ -11,7 +11,7 @@ from napari_sam.model.checkpoints import load_sam
 from napari_sam.training.config import TrainConfig, learning_rate_share
 from napari_sam.training.packed import LabelledPlane
 from napari_sam.training.state import load_state
-from napari_sam.training.trainer import train
+from napari_sam.training.trainer import _HeldRun, train
 
 CONFIG = TrainConfig(
     model="micro_test",
@@ -158,6 +158,23 @@ def test_a_later_stage_repeats_and_resumes_to_the_same_weights(tmp_path, held):
     first, last = (load_sam(tmp_path / name / "last.safetensors").state_dict() for name in "ab")
     assert same(first, last)
     assert not same(first, load_sam(held.start).state_dict())
+
+
+@pytest.mark.parametrize("start", ["", "gone.safetensors"])
+def test_a_later_stage_goes_on_held_to_what_it_started_from(tmp_path, held, start):
+    planes = [plane(), plane(True)]
+    run = train(held, planes, tmp_path)
+    while next(run).kind != "checkpoint":
+        pass
+    run.close()
+    later = _HeldRun(replace(held, start=start), planes, tmp_path)
+    assert later.state.step == 1
+    assert same(later.learner.start.state_dict(), load_sam(held.start).state_dict())
+
+
+def test_a_stage_without_a_start_is_held_to_nothing(tmp_path, held):
+    with pytest.raises(TrainingError, match="starts from nothing"):
+        next(train(replace(held, start=""), [plane()], tmp_path))
 
 
 def test_a_weight_of_rehearsal_is_not_negative():

@@ -47,6 +47,8 @@ class TrainState:
     head : DenseHead
         Auxiliary, never shipped.
     optimizer : torch.optim.Optimizer
+    start : Sam, optional
+        What the run is held to: the model as it was at the start.
     step : int
         Steps done.
     elapsed : float
@@ -61,10 +63,17 @@ class TrainState:
     average: Sam
     head: DenseHead
     optimizer: torch.optim.Optimizer
+    start: Sam | None = None
     step: int = 0
     elapsed: float = 0.0
     interactive_since: int = -1
     best: float = 0.0
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What is kept by its `state_dict`."""
+        names = ("sam", "average", "head", "optimizer", "start")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
 
 
 def new_state(config: TrainConfig) -> TrainState:
@@ -112,11 +121,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
 
 def save_state(state: TrainState, config: TrainConfig, path: Path) -> None:
     """Write everything needed to go on, in one step (a failed write leaves the old file)."""
-    content = {
-        "sam": state.sam.state_dict(),
-        "average": state.average.state_dict(),
-        "head": state.head.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
+    content = {name: part.state_dict() for name, part in state.parts.items()} | {
         "counters": [state.step, state.elapsed, state.interactive_since, state.best],
         "config": config.to_json(),
     }
@@ -149,9 +154,8 @@ def load_state(path: Path, config: TrainConfig, fresh: TrainState | None = None)
         _need_same_settings(path, TrainConfig.from_json(content["config"]), config)
         # where it started from does not matter any more
         state = fresh or new_state(replace(config, start=""))
-        for part in ("sam", "average", "head"):
-            getattr(state, part).load_state_dict(content[part])
-        state.optimizer.load_state_dict(content["optimizer"])
+        for name, part in state.parts.items():
+            part.load_state_dict(content[name])
     except (RuntimeError, KeyError, ValueError, OSError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{path} cannot be continued from: {error}; start in another folder") from error
     step, state.elapsed, since, state.best = content["counters"]

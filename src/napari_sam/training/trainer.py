@@ -226,10 +226,16 @@ class _HeldRun(_Run):
     """
 
     def _state(self, path: Path | None) -> TrainState:
-        fresh = new_state(self.config)
+        if not path and not self.config.start:
+            raise TrainingError(
+                f"rehearsal {self.config.rehearsal} holds a run to the answers of what it starts from, and it starts from "
+                "nothing; give a weight file as start, or set rehearsal to 0"
+            )
+        fresh = new_state(replace(self.config, start="") if path else self.config)
         self.learner = Learner(fresh.sam, self.config, with_encoder=True)
         self.learner.encoder_share, self.learner.rehearsal_weight = 1.0, self.config.rehearsal
         fresh.average, fresh.optimizer = self.learner.average, self.learner.optimizer
+        fresh.start = self.learner.start
         fresh.interactive_since = 0
         return load_state(path, self.config, fresh) if path else fresh
 
