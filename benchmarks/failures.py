@@ -20,9 +20,10 @@ import numpy as np
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.protocols import Predictor
 from napari_sam.inference.predictor import load_model
+from napari_sam.inference.seen import SeenImage
 from napari_sam.training.augment import normalise
 from napari_sam.training.curves import need_matplotlib
-from napari_sam.training.evaluate import EvaluationLimits, SeenImage, measured_objects, measured_sets
+from napari_sam.training.evaluate import EvaluationLimits, measured_objects, measured_sets
 from napari_sam.training.protocol import first_click, iou
 
 SHOWN = (

@@ -12,6 +12,7 @@ PUBLIC = {
     "PlaneRef",
     "PromptSet",
     "PropagationStep",
+    "SeenImage",
     "Volume",
     "evaluate",
     "finetune",

@@ -18,6 +18,7 @@ _PUBLIC = {
     "PlaneRef": "napari_sam.core.planes",
     "PromptSet": "napari_sam.core.prompts",
     "PropagationStep": "napari_sam.core.results",
+    "SeenImage": "napari_sam.inference.seen",
     "Volume": "napari_sam.io.volume",
     "evaluate": "napari_sam.cli.measure",
     "finetune": "napari_sam.training.finetune",
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from napari_sam.core.prompts import PromptSet
     from napari_sam.core.results import ImageEmbedding, MaskPrediction, PropagationStep
     from napari_sam.inference.predictor import load_model
+    from napari_sam.inference.seen import SeenImage
     from napari_sam.io.save import save_labels
     from napari_sam.io.volume import Volume, open_volume
     from napari_sam.propagation.api import propagate

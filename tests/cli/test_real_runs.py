@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 
+import napari_sam as ns
 from napari_sam.cli import jobs
 from napari_sam.cli.labelling import partial_path
 from napari_sam.embedding import ZarrStore
@@ -270,3 +272,25 @@ def test_error_on_a_worker_is_named_here(call, noisy_path, tmp_path, cluster):
     code, _, err = call("embed", noisy_path, "--model", wrong, "--scheduler", cluster)
     assert code == 1
     assert err.splitlines()[-1].startswith("CheckpointError")
+
+
+@pytest.mark.parametrize("marks", [{"positive": [[41, 52]]}, {"box": [35, 46, 48, 59]}])
+def test_from_python_an_image_is_answered_as_by_the_command(call, tmp_path, read_labels, marks):
+    noise = np.random.default_rng(0).normal(60, 20, (400, 400)).clip(0, 190)
+    yy, xx = np.mgrid[:400, :400]
+    image = (noise + 60 * ((yy - 41) ** 2 + (xx - 52) ** 2 < 36)).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "image.tif", image, photometric="minisblack")
+    objects = [{"id": 1, "prompts": [{"plane": 0, **marks}]}]
+    (tmp_path / "prompts.json").write_text(json.dumps({"objects": objects}))
+    output = tmp_path / "labels.tif"
+    arguments = (tmp_path / "image.tif", "--prompts", tmp_path / "prompts.json", "--output", output)
+    assert call("segment", *arguments, "--cache", tmp_path / "cache", "--device", "cpu")[0] == 0
+    model = ns.load_model("default", device="cpu")
+    prompts = ns.PromptSet(points_yx=marks.get("positive", np.zeros((0, 2))), box_yxyx=marks.get("box"))
+    seen = ns.SeenImage(image, model)
+    (answer,) = seen.ask([prompts])
+    assert np.array_equal(answer.mask, read_labels(output)[0] == 1)
+    alone = model.predict(model.encode(image), prompts)
+    assert not np.array_equal(answer.mask, alone.mask)  # so small an object is looked at again
+    (corrected,) = seen.ask([ns.PromptSet(points_yx=[(41, 52), (41, 64)], positive=[1, 0])], earlier=[answer])
+    assert corrected.scale == answer.scale < 1

@@ -7,10 +7,11 @@ import pytest
 import tifffile
 
 from napari_sam.errors import DependencyError, ExportError, InputWarning, TrainingError
+from napari_sam.inference.seen import SeenImage
 from napari_sam.testing.fakes import FakePredictor
 from napari_sam.training import curves
 from napari_sam.training.curves import draw_curves, draw_run
-from napari_sam.training.evaluate import EvaluationLimits, SeenImage, click_curves, evaluate
+from napari_sam.training.evaluate import EvaluationLimits, click_curves, evaluate
 
 
 def write(folder, image, labels, name="0000"):

@@ -19,8 +19,7 @@ from napari_sam.core.protocols import Predictor
 from napari_sam.core.results import MaskPrediction
 from napari_sam.errors import InputWarning, TrainingError
 from napari_sam.inference.contrast import estimate_contrast
-from napari_sam.inference.encode import CachedEncoder
-from napari_sam.inference.sight import Sight, answers
+from napari_sam.inference.seen import SeenImage
 from napari_sam.io.volume import open_volume
 from napari_sam.training.packed import find_pairs
 from napari_sam.training.protocol import (
@@ -295,29 +294,6 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     return [items[int(i)] for i in np.linspace(0, len(items) - 1, most).round()]
 
 
-class SeenImage:
-    """An image as a model sees it in a session: at its own contrast, each object at the scale that suits it.
-
-    Parameters
-    ----------
-    image : (H, W) or (H, W, C) array
-        Of any dtype.
-    predictor : Predictor
-        The model.
-    """
-
-    def __init__(self, image: Array, predictor: Predictor) -> None:
-        self._encoder = CachedEncoder(open_volume(image, axes="YXC"[: image.ndim]), predictor)
-
-    def ask(
-        self, prompts: Sequence[PromptSet], earlier: Sequence[MaskPrediction | None] | None = None
-    ) -> list[MaskPrediction]:
-        """Default answers, one an object; `earlier` are those that the prompts correct."""
-        before = earlier or [None] * len(prompts)
-        sights = [Sight(is_fixed=False) if one is None else Sight(one.scale) for one in before]
-        return answers(self._encoder, PlaneRef(0, 0), prompts, sights)
-
-
 def evaluate_image(
     image: Array, labels: Array, predictor: Predictor, limits: EvaluationLimits
 ) -> _ImageResult:
@@ -339,7 +315,7 @@ def click_curves(seen: SeenImage, truths: Sequence[BoolArray], n_clicks: int) ->
     active = list(range(len(truths)))
     for number in range(n_clicks):
         earlier = [given[i] for i in active]
-        asked = [_prompts(clicks[i], one) for i, one in zip(active, earlier, strict=True)]
+        asked = [_prompts(clicks[i]) for i in active]
         for i, answer in zip(active, seen.ask(asked, earlier), strict=True):
             given[i] = answer
             curves[i, number:] = iou(answer.mask, truths[i])
@@ -351,9 +327,7 @@ def click_curves(seen: SeenImage, truths: Sequence[BoolArray], n_clicks: int) ->
     return curves
 
 
-def _prompts(clicks: list[Click], answer: MaskPrediction | None) -> PromptSet:
+def _prompts(clicks: list[Click]) -> PromptSet:
     return PromptSet(
-        np.array([click.yx for click in clicks], float),
-        np.array([click.positive for click in clicks]),
-        low_res_logits=None if answer is None else answer.low_res_logits,
+        np.array([click.yx for click in clicks], float), np.array([click.positive for click in clicks])
     )
