@@ -5,15 +5,20 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from napari_sam.core.contrast import Contrast
+from napari_sam.core.models import InputRecipe, ModelSpec
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
 from napari_sam.embedding import MemoryStore, TieredStore, ZarrStore, default_store
 from napari_sam.errors import CacheWarning
+from napari_sam.inference.device import choose_runtime
 from napari_sam.inference.encode import CachedEncoder
 from napari_sam.inference.precompute import precompute
 from napari_sam.inference.predict import predict_plane
+from napari_sam.inference.predictor import SamPredictor
+from napari_sam.model.checkpoints import load_sam
 from napari_sam.testing.fakes import ArrayVolume, CountingVolume, FakePredictor, FakeStore
 
 
@@ -71,6 +76,27 @@ def test_whatever_changes_the_embedding_changes_the_key(change):
         plane = PlaneRef(0, 3) if change == "plane" else PlaneRef(1, 2)
     CachedEncoder(ArrayVolume(array), predictor, store, contrast).embedding(plane)
     assert len(store.records) == 2
+
+
+@pytest.mark.parametrize("recipe", InputRecipe)
+def test_a_plane_is_prepared_as_an_image_that_stands_alone(model_path, monkeypatch, recipe):
+    """What the network is given; of the 8 bit image a few grey values are used, and one pixel is hot."""
+    predictor = SamPredictor(load_sam(model_path), ModelSpec(), choose_runtime("cpu", "float32"), recipe)
+    inputs = []
+    monkeypatch.setattr(predictor._sam, "encode", lambda x: inputs.append(x) or torch.zeros(len(x), 32, 8, 8))
+    image = np.random.default_rng(0).integers(30, 120, (50, 60), np.uint8)
+    image[3, 4] = 250
+    predictor.encode(image)
+    CachedEncoder(ArrayVolume(image[None]), predictor).embedding(PlaneRef(0, 0))
+    assert torch.equal(*inputs)
+
+
+def test_a_recipe_has_embeddings_of_its_own(model_path):
+    store, image = FakeStore(), stack(1)
+    for recipe in InputRecipe:
+        predictor = SamPredictor(load_sam(model_path), ModelSpec(), choose_runtime("cpu", "float32"), recipe)
+        CachedEncoder(ArrayVolume(image), predictor, store).embedding(PlaneRef(0, 0))
+    assert len(store.records) == len(InputRecipe)
 
 
 def test_equal_pixels_elsewhere_are_found():

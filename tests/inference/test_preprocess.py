@@ -48,7 +48,9 @@ def test_micro_sam_stretches_each_channel_and_truncates():
     assert two.shape == (2, 2, 3)
     assert not two[..., 2].any()
     assert stretched(np.zeros((3, 3, 7))).shape == (3, 3, 3)
-    assert np.array_equal(to_rgb(image, MICRO), stretched(image))
+    rgb = to_rgb(np.random.default_rng(0).integers(40, 90, (20, 64, 3), np.uint8))
+    assert rgb.max() < 90
+    assert torch.equal(to_tensor(rgb, CONFIG, MICRO), to_tensor(stretched(rgb), CONFIG, SAM))
 
 
 def test_contrast_of_a_long_volume_reads_few_planes():

@@ -74,7 +74,7 @@ class SamPredictor:
     @property
     def architecture(self) -> str:
         """Name of the configuration, and of the recipe where that changes the tensor; stamped on embeddings."""
-        return f"{self.config.name}-medsam" if self.recipe is InputRecipe.MEDSAM else self.config.name
+        return self.config.name if self.recipe is InputRecipe.SAM else f"{self.config.name}-{self.recipe}"
 
     @property
     def device(self) -> str:
@@ -122,7 +122,7 @@ class SamPredictor:
             float32. Of a tiled plane all grid tiles and the overview.
         """
         image = as_image(np.asarray(image))
-        rgb = contrast.apply(image) if contrast else preprocess.to_rgb(image, self.recipe)
+        rgb = contrast.apply(image) if contrast else preprocess.to_rgb(image)
         shape = (image.shape[0], image.shape[1])
         boxes = plan_tiles(shape, self.tile_size)
         if len(boxes) > 1:

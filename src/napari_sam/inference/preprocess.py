@@ -27,11 +27,9 @@ def looks_rgb(image: Array) -> bool:
     return image.ndim == 3 and image.shape[2] in (3, 4) and image.dtype == np.uint8
 
 
-def to_rgb(image: Array, recipe: InputRecipe) -> Array:
+def to_rgb(image: Array) -> Array:
     """(H, W) or (H, W, C) of any dtype to (H, W, 3) uint8, for an image that stands alone."""
     image = as_image(np.asarray(image))
-    if recipe is InputRecipe.MICRO_SAM:
-        return stretched(image)
     contrast = Contrast.from_samples([image], is_rgb=looks_rgb(image))
     return contrast.apply(image)
 
@@ -62,10 +60,14 @@ def resized_shape(shape: Shape2D, image_size: int, recipe: InputRecipe) -> Shape
 def to_tensor(rgb: Array, config: SamConfig, recipe: InputRecipe) -> Tensor:
     """Resize, normalise and pad one tile.
 
+    For micro-sam's models its grey values are stretched first, tile by tile as micro-sam does: on top of the contrast,
+    not of the raw values, so that one hot pixel does not darken a tile and a chosen channel stays chosen. They are
+    fine-tuned on the same.
+
     Parameters
     ----------
     rgb : (H, W, 3) uint8 array
-        Red, green, blue.
+        Red, green, blue; contrast is applied already.
     config : SamConfig
         Input size, mean and standard deviation.
     recipe : InputRecipe
@@ -77,6 +79,8 @@ def to_tensor(rgb: Array, config: SamConfig, recipe: InputRecipe) -> Tensor:
         Padded right and below with zeros, which after normalisation are the mean colour (SAM paper,
         appendix A).
     """
+    if recipe is InputRecipe.MICRO_SAM:
+        rgb = stretched(rgb)
     shape = resized_shape(rgb.shape[:2], config.image_size, recipe)
     image = resize(torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None].float(), shape, recipe)
     height, width = shape

@@ -185,8 +185,6 @@ def _validation_view(
     y0, x0, y1, x1 = box
     grey = normalise(plane.image[y0:y1, x0:x1].astype(np.float32), 0.1, 99.9) * 255
     rgb = three_channels(grey).astype(np.uint8)
-    if recipe is InputRecipe.MICRO_SAM:
-        rgb = preprocess.stretched(rgb)
     labels = laid_out(plane.labels[y0:y1, x0:x1], config, recipe)
     numbers, areas = np.unique(labels, return_counts=True)
     numbers = numbers[(areas >= MIN_AREA) & (numbers > 0)]
