@@ -25,6 +25,7 @@
     ├── FallbackWarning                       slower or less precise than asked for, and why
     ├── CacheWarning                          the embedding cache could not be used as usual
     ├── InputWarning                          input was usable after a change that is named
+    ├── PromptWarning                         a prompt of a kind that the model was not trained with
     └── SessionWarning                        a session was reopened, but for something that is named
 """
 
@@ -115,6 +116,10 @@ class CacheWarning(NapariSamWarning):
 
 class InputWarning(NapariSamWarning):
     """Input was usable only after a change that the message names."""
+
+
+class PromptWarning(NapariSamWarning):
+    """A prompt of a kind that the model was not trained with."""
 
 
 class SessionWarning(NapariSamWarning):

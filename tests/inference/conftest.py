@@ -51,7 +51,9 @@ class ThresholdNet:
     """
 
     def __init__(self, image_size=64, mask_size=16):
-        self.config = SimpleNamespace(image_size=image_size, mask_size=mask_size, connected=False)
+        self.config = SimpleNamespace(
+            image_size=image_size, mask_size=mask_size, connected=False, multimask=True
+        )
         self.prompt_encoder = SimpleNamespace(no_mask_embed=torch.nn.Embedding(1, 1))
         self.calls = []
 

@@ -8,9 +8,10 @@ import napari_sam as ns
 from napari_sam.core.models import InputRecipe, ModelSpec
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
-from napari_sam.errors import CheckpointError, ModelNotFoundError, PromptError
+from napari_sam.errors import CheckpointError, ModelNotFoundError, PromptError, PromptWarning
+from napari_sam.inference.device import choose_runtime
 from napari_sam.inference.encode import CachedEncoder
-from napari_sam.inference.predictor import load_spec
+from napari_sam.inference.predictor import SamPredictor, load_spec
 from napari_sam.inference.preprocess import to_tensor
 from napari_sam.model.checkpoints import load_sam
 from napari_sam.testing.fakes import ArrayVolume
@@ -194,6 +195,19 @@ def test_other_architectures(make_model, config, image):
     model = load_spec(ModelSpec(str(make_model(config)), "cpu", "float32"))
     assert model.architecture == config
     assert model.predict(model.encode(image), PROMPTS[0]).mask.shape == (50, 60)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_medsam_gives_its_single_output_and_wants_boxes(make_model, image, seed):
+    sam = load_sam(make_model("vit_test", seed))
+    model = SamPredictor(sam, ModelSpec("medsam"), choose_runtime("cpu", "float32"), InputRecipe.MEDSAM)
+    embedding = model.encode(image)
+    box = (5.0, 5.0, 30.0, 40.0)
+    for prompts in (PromptSet(box_yxyx=box), PromptSet([(20, 30)], box_yxyx=box)):
+        found = model.predict(embedding, prompts)
+        assert (found.chosen, len(found.candidates)) == (0, 1)
+    with pytest.warns(PromptWarning, match="medsam was trained with boxes"):
+        assert len(model.predict(embedding, PromptSet([(20, 30)])).candidates) == 1
 
 
 def test_half_precision_is_close(make_model, image):

@@ -57,8 +57,18 @@ BOX_MARGIN = 0.05
 """So far outside a box, as a share of its sides, its object may reach: users draw boxes by hand."""
 
 
-def outputs_for(prompts: PromptSet) -> tuple[int, ...]:
-    """Which outputs of the decoder are offered, in the order in which a user cycles through them."""
+def outputs_for(prompts: PromptSet, multimask: bool = True) -> tuple[int, ...]:
+    """Which outputs of the decoder are offered, in the order in which a user cycles through them.
+
+    Parameters
+    ----------
+    prompts : PromptSet
+        What was asked.
+    multimask : bool
+        Whether the model was trained to give more than the single output (`SamConfig.multimask`).
+    """
+    if not multimask:
+        return (SINGLE,)
     return MULTIMASK if prompts.is_ambiguous else (SINGLE, *MULTIMASK)
 
 

@@ -183,7 +183,8 @@ class DecodingPlane:
 
     def answer(self, decoded: Decoded, prompts: PromptSet) -> MaskPrediction:
         """Candidates of one object, from its first tile onwards, and the choice among them."""
-        candidates = [self._candidate(decoded, output, prompts) for output in outputs_for(prompts)]
+        outputs = outputs_for(prompts, self.config.multimask)
+        candidates = [self._candidate(decoded, output, prompts) for output in outputs]
         return choose(candidates, prompts, self._earlier(prompts))
 
     def _candidate(self, decoded: Decoded, output: int, prompts: PromptSet) -> MaskCandidate:

@@ -10,7 +10,9 @@ Prediction is a function of embedding and prompts; nothing is remembered between
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from napari_sam.core.models import InputRecipe, ModelSpec
 from napari_sam.core.planes import BoxYXYX, Shape2D
 from napari_sam.core.prompts import PromptSet
 from napari_sam.core.results import ImageEmbedding, MaskPrediction, TileEmbedding, as_image
+from napari_sam.errors import PromptWarning
 from napari_sam.inference import preprocess
 from napari_sam.inference.decoding import answer_plane
 from napari_sam.inference.device import Runtime, choose_runtime, prepare_cpu
@@ -60,6 +63,8 @@ class SamPredictor:
         batch_size: int | None = None,
     ) -> None:
         self.spec = spec
+        if recipe is InputRecipe.MEDSAM:  # its authors train and run it with the single output
+            sam.config = replace(sam.config, multimask=False)
         self.config: SamConfig = sam.config
         self.recipe = recipe
         self._digest = encoder_digest(sam)
@@ -179,6 +184,11 @@ class SamPredictor:
         list of MaskPrediction
             In the order of `prompts`; each is what `predict` gives for it alone.
 
+        Warns
+        -----
+        PromptWarning
+            MedSAM is given points without a box.
+
         Raises
         ------
         PromptError
@@ -195,6 +205,15 @@ class SamPredictor:
             )
         for one in prompts:
             one.check_inside(embedding.plane_shape)
+        if self.recipe is InputRecipe.MEDSAM and any(
+            len(one.points_yx) and one.box_yxyx is None for one in prompts
+        ):
+            warnings.warn(
+                f"{self.spec.name} was trained with boxes, not with points, and answers these badly; "
+                "draw a box around the object, or take another model",
+                PromptWarning,
+                stacklevel=2,
+            )
         while True:
             try:
                 return answer_plane(self._sam, embedding, prompts)

@@ -167,6 +167,8 @@ class SamConfig:
         Channels of the embedding and width of every token.
     pixel_mean, pixel_std : (float, float, float)
         Normalisation of red, green and blue on 0..255.
+    multimask : bool
+        Besides the single output, the three for ambiguous prompts are offered.
     connected : bool
         Objects hang together: parts of a mask that no prompt points at are left out of the answer.
     looks_closer : bool
@@ -184,6 +186,7 @@ class SamConfig:
     prompt_dim: int = 256
     pixel_mean: Triple = (123.675, 116.28, 103.53)
     pixel_std: Triple = (58.395, 57.12, 57.375)
+    multimask: bool = True
     connected: bool = False
     looks_closer: bool = False
     doubt: float = 0.0
