@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.results import EncodeEvent, MaskPrediction
+from napari_sam.errors import SessionError
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.engine import Computed, ImageChanged, Weights
@@ -41,11 +43,13 @@ class Answers:
         if session.closed:
             return
         session.progress.note(event)
-        if isinstance(event, Answer):
-            if session.orders.is_fresh(event.request):
+        try:
+            if not isinstance(event, Answer | Started):
+                self._on_end(event)
+            elif isinstance(event, Answer) and session.orders.is_fresh(event.request):
                 self._on_answer(event.request, event.value)
-        elif not isinstance(event, Started):
-            self._on_end(event)
+        except SessionError as error:  # the journal cannot be written; nobody called who could be told
+            session.failed.emit(error)
         session.changed.emit()
 
     def _on_answer(self, request: ask.Request, value: Any) -> None:
@@ -122,22 +126,22 @@ class Answers:
         session.orders.ended(request)
         is_known, writing = session.ledger.has(request.generation), session.ledger.end(request.generation)
         made = session.writer.take_end(writing, request) if writing is not None else ()
-        if is_known:
-            more = {"made": encode(made)} if made else {}
-            session.journal.append("end", job=request.generation, how=type(event).__name__.lower(), **more)
         if writing is not None and not isinstance(event, Finished):
             writing.cut_short(session.objects, is_whole=not request.all_or_nothing)
         step = writing.step() if writing is not None else None
         if step is not None:
             session.history.push(step)
-            if not step.is_whole:
-                session.writer.replay(session.history.undo(), forward=False)
+        if is_known:
+            more = {"made": encode(made)} if made else {}
+            session.note("end", job=request.generation, how=type(event).__name__.lower(), **more)
         if isinstance(request, ask.Predict) and not isinstance(event, Finished):
             session.object(request.object_id).forget_question(request.plane, request.marks)
         if isinstance(event, Failed):
             self._on_failed(request, event.error)
         if isinstance(request, ask.LoadModel) and isinstance(event, Cancelled):
             self._on_given_up(request)
+        if step is not None and not step.is_whole:
+            session.writer.replay(forward=False)
         session.ledger.settle()
 
     def _on_given_up(self, request: ask.LoadModel) -> None:
@@ -148,5 +152,6 @@ class Answers:
         session = self._session
         if isinstance(request, ask.LoadModel):
             session.model_error = error
-        session.journal.append("error", what=type(error).__name__, message=str(error))
         session.failed.emit(error)
+        with suppress(SessionError):  # whoever reads the message knows already that the disk is full
+            session.journal.append("error", what=type(error).__name__, message=str(error))

@@ -145,11 +145,11 @@ class HandEdits:
         (job, writing), self._open = self._open, None
         session = self._session
         writing.changes = tuple(self._corrections(writing))
-        session.journal.append("end", job=job, how="finished", changes=encode_changes(writing.changes))
         self._touched.clear()
         step = writing.step()
         if step is not None:
             session.history.push(step)
+        session.note("end", job=job, how="finished", changes=encode_changes(writing.changes))
         session.changed.emit()
 
     def forget(self) -> None:

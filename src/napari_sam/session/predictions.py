@@ -101,7 +101,7 @@ class Predictions:
         record.scale = prediction.scale
         self._numbers[record.object_id, request.plane] = request.number
         if not request.is_known:
-            session.journal.append(
+            session.note(
                 "answer",
                 number=request.number,
                 object=record.object_id,
@@ -123,14 +123,14 @@ class Predictions:
         chosen = fitting(prediction, plane.index, record.parallel_masks(plane))
         if chosen.chosen != prediction.chosen:
             record.set_prediction(plane, chosen)
-            self._session.journal.append("choose", number=request.number, chosen=chosen.chosen)
+            self._session.note("choose", number=request.number, chosen=chosen.chosen)
 
     def choose(self, plane: PlaneRef, prediction: MaskPrediction) -> None:
         """Take another of the masks that the model gave for the active object in a plane."""
         session, record = self._session, self._session.record
         record.set_prediction(plane, prediction)
         number = self.number_of(record.object_id, plane)
-        session.journal.append("choose", number=number, chosen=prediction.chosen)
+        session.note("choose", number=number, chosen=prediction.chosen)
         self.show([plane])
 
     def show(self, planes: Iterable[PlaneRef]) -> None:

@@ -25,6 +25,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
 from napari_sam.core.spaces import level_geometry
+from napari_sam.errors import SessionError
 from napari_sam.inference.sight import FULL, Sight
 from napari_sam.io.export import ExportOptions
 from napari_sam.io.label_source import own_axes
@@ -424,11 +425,11 @@ class Session:
 
     def undo(self) -> None:
         """Take the last step back; a running propagation is cancelled first."""
-        self.writer.when_written(lambda: self.writer.replay(self.history.undo(), forward=False))
+        self.writer.when_written(lambda: self.writer.replay(forward=False))
 
     def redo(self) -> None:
         """Make the step again that was taken back last."""
-        self.writer.when_written(lambda: self.writer.replay(self.history.redo(), forward=True))
+        self.writer.when_written(lambda: self.writer.replay(forward=True))
 
     def close(self, timeout: float | None = 5.0) -> bool:
         """End the inference thread after its present step; True once it has ended."""
@@ -439,6 +440,13 @@ class Session:
         return self.orders.close(timeout)
 
     # Between the parts
+
+    def note(self, event: str, **values: Any) -> None:
+        """Note in the journal what has happened already; what does not fit is said, and noted once there is room."""
+        try:
+            self.journal.owe(event, **values)
+        except SessionError as error:
+            self.failed.emit(error)
 
     def object(self, object_id: int) -> ObjectRecord:
         """The object of this label, made if it is not there."""
@@ -486,7 +494,7 @@ class Session:
             self._change_model()
         elif name == "seen_level":
             self._look_again()
-        self.journal.append("setting", name=name, value=encode(info.args[0]))
+        self.note("setting", name=name, value=encode(info.args[0]))
         self.changed.emit()
 
     def _change_model(self) -> None:

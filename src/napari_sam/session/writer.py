@@ -109,13 +109,18 @@ class Writer:
         session.orders.cancel(lambda request: isinstance(request, ask.Propagate))
         session.ledger.settle()
 
-    def replay(self, step: Step | None, forward: bool) -> None:
-        """Make a step again, or take it back."""
-        session = self._session
+    def replay(self, forward: bool) -> None:
+        """Take the last step back, or make again what was taken back last."""
+        session, history = self._session, self._session.history
+        step = history.next_redo if forward else history.next_undo
         if step is None:
             return
         job = session.orders.reserve()
         session.journal.append("redo" if forward else "undo", job=job if step.writes else None)
+        if forward:
+            history.redo()
+        else:
+            history.undo()
         if step.changes:
             session.state.object_id = step.object_id
             self._apply(step.ordered(forward))
