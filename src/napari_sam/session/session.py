@@ -25,7 +25,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
 from napari_sam.core.spaces import level_geometry
-from napari_sam.errors import SessionError
+from napari_sam.errors import PromptError, SessionError
 from napari_sam.inference.sight import FULL, Sight
 from napari_sam.io.export import ExportOptions
 from napari_sam.io.label_source import own_axes
@@ -50,6 +50,7 @@ from napari_sam.session.preview import PreviewArray, Redraw
 from napari_sam.session.progress import Progress
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.resolve import (
+    EMPTY_RANGE,
     Blocked,
     ResolvedSession,
     Snapshot,
@@ -360,6 +361,9 @@ class Session:
         """Carry several objects together, each from its own planes, as one step; others are not touched."""
         resolved = self.resolved
         if isinstance(resolved, Blocked) or self.labels is None:
+            return
+        if not resolved.reach:
+            self.failed.emit(PromptError(EMPTY_RANGE.reason))
             return
         settings = propagation_settings(self.state, resolved.reach, settings)
         records = [r for r in map(self.objects.get, object_ids) if r is not None]
