@@ -134,8 +134,8 @@ class Answers:
         if is_known:
             more = {"made": encode(made)} if made else {}
             session.note("end", job=request.generation, how=type(event).__name__.lower(), **more)
-        if isinstance(request, ask.Predict) and not isinstance(event, Finished):
-            session.object(request.object_id).forget_question(request.plane, request.marks)
+        if isinstance(request, ask.Predict):
+            session.predictions.take_end(request, is_answered=isinstance(event, Finished))
         if isinstance(event, Failed):
             self._on_failed(request, event.error)
         if isinstance(request, ask.LoadModel) and isinstance(event, Cancelled):

@@ -37,7 +37,7 @@ class Orders:
     def __init__(self, job: Callable[[ask.Request], Job], deliver: Callable[[Event], None]) -> None:
         self._generation = 0
         self._latest: dict[str, int] = {}
-        self._open: set[int] = set()
+        self._open: dict[int, ask.Request] = {}
         self._left_at = 0
         self._thread = InferenceThread(job, deliver)
 
@@ -56,7 +56,7 @@ class Orders:
         request = replace(request, generation=generation)
         if request.lane is not None:
             self._latest[request.lane] = generation
-        self._open.add(generation)
+        self._open[generation] = request
         self._thread.submit(request)
         return generation
 
@@ -92,7 +92,11 @@ class Orders:
 
     def ended(self, request: ask.Request) -> None:
         """Note that the last event of a request has arrived."""
-        self._open.discard(request.generation)
+        self._open.pop(request.generation, None)
+
+    def is_open(self, matches: Callable[[ask.Request], bool]) -> bool:
+        """Whether a request that matches has not ended."""
+        return any(map(matches, self._open.values()))
 
     @property
     def is_busy(self) -> bool:

@@ -34,6 +34,7 @@ class Predictions:
         self._session = session
         self._numbers: dict[tuple[int, PlaneRef], int] = {}
         self._earlier: dict[tuple[int, PlaneRef], Asked] = {}
+        self._to_keep: set[int] = set()
         self._next = 1
 
     def number_of(self, object_id: int, plane: PlaneRef) -> int:
@@ -44,6 +45,7 @@ class Predictions:
         """Begin with another image."""
         self._numbers.clear()
         self._earlier.clear()
+        self._to_keep.clear()
         self._next = 1
 
     def remember(self, asked: Mapping[tuple[int, PlaneRef], Asked], following: int) -> None:
@@ -116,6 +118,32 @@ class Predictions:
                 self._fit(record, request, prediction)
         if record is session.record:
             self.show([request.plane])
+
+    def take_end(self, request: ask.Predict, *, is_answered: bool) -> None:
+        """Know that a question has ended, and keep its answer if the user wished so before it was there."""
+        record = self._session.objects.get(request.object_id)
+        if record is None:
+            return
+        if not is_answered:
+            record.forget_question(request.plane, request.marks)
+        if record.object_id in self._to_keep:
+            self.keep(record)
+
+    def keep(self, record: ObjectRecord) -> None:
+        """Write what is pending of an object, as one step; the last question about it is waited for."""
+
+        def is_awaited(request: ask.Request) -> bool:
+            return (
+                isinstance(request, ask.Predict)
+                and request.object_id == record.object_id
+                and record.asked.get(request.plane) is request.marks
+            )
+
+        self._to_keep.discard(record.object_id)
+        if self._session.orders.is_open(is_awaited):
+            self._to_keep.add(record.object_id)
+        elif record.pending:
+            self._session.writer.write("keep", record)
 
     def _fit(self, record: ObjectRecord, request: ask.Predict, prediction: MaskPrediction) -> None:
         """Choose, of several answers to a click, the one most like the object in the planes beside it."""

@@ -207,8 +207,8 @@ class Predict(Request):
 
     @property
     def lane(self) -> str:
-        """One answer a plane."""
-        return f"predict {self.plane}"
+        """One answer an object and plane."""
+        return f"predict {self.object_id} {self.plane}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

@@ -331,11 +331,9 @@ class Session:
         self.changed.emit()
 
     def commit(self) -> None:
-        """Write the previewed masks of the active object into the labels."""
-        record = self.record
-        if self.labels is None or not record.pending:
-            return
-        self.writer.write("keep", record.commits())
+        """Write the previewed masks of the active object into the labels; once they are there, if it is asked for them."""
+        if self.labels is not None:
+            self.predictions.keep(self.record)
 
     def erase_object(self) -> None:
         """Remove the active object's labels and marks, as one step."""

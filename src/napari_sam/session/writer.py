@@ -10,7 +10,6 @@ import numpy as np
 
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef, Region
-from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.history import (
@@ -58,7 +57,9 @@ class Writer:
         session.history.push(step)
         self._apply(step.changes)
 
-    def order(self, title: str, request: ask.Request, changes: Sequence[Change] = ()) -> None:
+    def order(
+        self, title: str, request: ask.Request, changes: Sequence[Change] = (), object_id: int | None = None
+    ) -> None:
         """Order a job that writes labels; what it writes becomes one step together with the changes.
 
         Parameters
@@ -69,10 +70,12 @@ class Writer:
             Its answers are Written.
         changes : sequence of Change
             Made at once.
+        object_id : int, optional
+            What it is about; the active object by default.
         """
         session = self._session
         session.hand.finish()
-        job, object_id = session.orders.reserve(), session.state.object_id
+        job, object_id = session.orders.reserve(), object_id or session.state.object_id
         model = session.opening.model_number
         session.journal.append(
             "step",
@@ -87,17 +90,17 @@ class Writer:
         self._apply(changes)
         session.orders.submit(request, job)
 
-    def write(self, title: str, edits: Sequence[LabelEdit]) -> None:
-        """Write edits of the active object, as one step."""
+    def write(self, title: str, record: ObjectRecord) -> None:
+        """Write what is pending of an object, as one step."""
         session = self._session
         assert session.labels is not None
         request = ask.WriteLabels(
             labels=session.labels,
-            edits=tuple(edits),
+            edits=record.commits(),
             policy=session.state.policy,
-            replaces=dict(session.record.written),
+            replaces=dict(record.written),
         )
-        self.order(title, request)
+        self.order(title, request, object_id=record.object_id)
 
     # Undo and redo
 
