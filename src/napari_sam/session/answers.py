@@ -17,6 +17,7 @@ from napari_sam.session.labels import LabelArray
 from napari_sam.session.made import ContrastUsed
 from napari_sam.session.many import Batch, Written
 from napari_sam.session.object_jobs import Copied
+from napari_sam.session.objects import NOT_CARRIED
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.restoring import Restored
 from napari_sam.session.worker import Answer, Cancelled, Event, Failed, Finished, Started
@@ -127,7 +128,7 @@ class Answers:
         is_known, writing = session.ledger.has(request.generation), session.ledger.end(request.generation)
         made = session.writer.take_end(writing, request) if writing is not None else ()
         if writing is not None and not isinstance(event, Finished):
-            writing.cut_short(session.objects, is_whole=not request.all_or_nothing)
+            writing.cut_short(session.objects, NOT_CARRIED, is_whole=not request.all_or_nothing)
         step = writing.step() if writing is not None else None
         if step is not None:
             session.history.push(step)

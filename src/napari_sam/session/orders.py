@@ -80,11 +80,10 @@ class Orders:
         self._left_at = self._generation
 
     def is_fresh(self, request: ask.Request) -> bool:
-        """Whether it is about this image, and no newer request of its lane was made; writing is always news."""
+        """Whether it is about this image, and no newer request of its lane was made."""
         if request.generation <= self._left_at:
             return isinstance(request, ask.ListModels | ask.LoadModel | ask.SaveLabels)
-        written = isinstance(request, ask.Propagate)
-        return written or self.is_latest(request)
+        return self.is_latest(request)
 
     def is_latest(self, request: ask.Request) -> bool:
         """Whether no newer request of its lane was made."""

@@ -43,7 +43,7 @@ from napari_sam.session.labels import (
 from napari_sam.session.made import Made, MadeWith, made_changes, made_of
 from napari_sam.session.many import removals, write_many
 from napari_sam.session.marks import Marks
-from napari_sam.session.objects import ObjectRecord, is_copied
+from napari_sam.session.objects import NOT_CARRIED, ObjectRecord, is_copied
 from napari_sam.session.restoring import restore_writes
 
 LABELS = "labels.zarr"
@@ -273,7 +273,7 @@ class Story:
     def _on_end(self, at: int, record: Record) -> None:
         job = self.jobs.pop(record["job"], None)
         if job is not None and record["how"] != "finished":
-            job.writing.cut_short(self.objects, is_whole=not job.all_or_nothing)
+            job.writing.cut_short(self.objects, NOT_CARRIED, is_whole=not job.all_or_nothing)
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         changes += made_changes(decode(record.get("made", [])), self.objects)
         self._apply(changes)

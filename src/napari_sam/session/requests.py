@@ -315,11 +315,6 @@ class Propagate(Request):
         )
         return {one.object_id: one for one in (first, *self.others)}
 
-    @property
-    def lane(self) -> str:
-        """One propagation at a time."""
-        return "propagate"
-
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class WriteLabels(Request):

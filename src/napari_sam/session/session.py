@@ -356,7 +356,10 @@ class Session:
     def propagate_objects(
         self, object_ids: Iterable[int], settings: PropagationSettings | None = None
     ) -> None:
-        """Carry several objects together, each from its own planes, as one step; others are not touched."""
+        """Carry several objects together, each from its own planes, as one step; others are not touched.
+
+        It begins when what was asked for before has ended; where that was for the same objects, it is cancelled.
+        """
         resolved = self.resolved
         if isinstance(resolved, Blocked) or self.labels is None:
             return
@@ -364,6 +367,13 @@ class Session:
             self.failed.emit(PromptError(EMPTY_RANGE.reason))
             return
         settings = propagation_settings(self.state, resolved.reach, settings)
+        ids = tuple(object_ids)
+        self.writer.when_written(lambda: self._carry(ids, resolved, settings), ids)
+
+    def _carry(
+        self, object_ids: Iterable[int], resolved: ResolvedSession, settings: PropagationSettings
+    ) -> None:
+        assert self.labels is not None
         records = [r for r in map(self.objects.get, object_ids) if r is not None]
         found = [self.editing.carried(record, resolved.reach, settings) for record in records]
         carried = [one for one in found if one is not None]

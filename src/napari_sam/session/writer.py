@@ -13,6 +13,7 @@ from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.history import (
+    ALL_OBJECTS,
     NOWHERE,
     Change,
     LabelWrite,
@@ -20,6 +21,7 @@ from napari_sam.session.history import (
     Step,
     Writing,
     encode_changes,
+    have_common,
 )
 from napari_sam.session.made import Made, lasting, made_changes, made_of
 from napari_sam.session.objects import ObjectRecord, PlaneScore
@@ -86,7 +88,8 @@ class Writer:
             model=model,
             request=self._encoded(request),
         )
-        session.ledger.begin(job, Writing(title, object_id, tuple(changes), model=model))
+        writing = Writing(title, object_id, tuple(changes), model=model)
+        session.ledger.begin(job, writing, changed_by(request))
         self._apply(changes)
         session.orders.submit(request, job)
 
@@ -104,12 +107,19 @@ class Writer:
 
     # Undo and redo
 
-    def when_written(self, action: Callable[[], None]) -> None:
-        """Run `action` once no labels are being written; a propagation is cancelled for it."""
+    def when_written(self, action: Callable[[], None], object_ids: Iterable[int] | None = None) -> None:
+        """Run `action` once none of these objects, of all by default, is being written.
+
+        What would take long, such as a propagation of them, is cancelled for it.
+        """
         session = self._session
         session.hand.finish()
-        session.ledger.after(action)
-        session.orders.cancel(lambda request: isinstance(request, ask.Propagate))
+        ids = ALL_OBJECTS if object_ids is None else frozenset(object_ids)
+
+        def hurry() -> None:
+            session.orders.cancel(lambda r: isinstance(r, ask.Propagate) and have_common(changed_by(r), ids))
+
+        session.ledger.after(action, ids, hurry)
         session.ledger.settle()
 
     def replay(self, forward: bool) -> None:
@@ -262,6 +272,13 @@ class Writer:
     def forget(self) -> None:
         """Begin with another image."""
         self._kept = {}
+
+
+def changed_by(request: ask.Request) -> frozenset[int]:
+    """The objects whose masks a request changes, of those that are there."""
+    if isinstance(request, ask.RemoveObjects):
+        return frozenset(np.unique(request.places[:, 1]).tolist()) | set(request.painted) | {request.into}
+    return frozenset(_objects_of(request))
 
 
 def _objects_of(request: ask.Request) -> Iterable[int]:

@@ -15,6 +15,7 @@ import queue
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,16 +105,18 @@ class Desk:
         self.session.set_marks(marks)
         self.settle()
 
+    def step(self, timeout: float = 0.05) -> None:
+        """Let one event in, if one comes."""
+        with suppress(queue.Empty):
+            self._queue.get(timeout=timeout)()
+
     def settle(self, timeout: float = 60.0) -> None:
         """Let events in until nothing runs."""
         end = time.monotonic() + timeout
         while self.session.is_busy:
             if time.monotonic() > end:
                 raise TimeoutError("the session did not come to rest")
-            try:
-                self._queue.get(timeout=0.05)()
-            except queue.Empty:
-                continue
+            self.step()
 
     @property
     def labels(self) -> Array:
