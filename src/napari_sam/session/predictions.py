@@ -34,6 +34,7 @@ class Predictions:
         self._session = session
         self._numbers: dict[tuple[int, PlaneRef], int] = {}
         self._earlier: dict[tuple[int, PlaneRef], Asked] = {}
+        self._answered: dict[tuple[int, PlaneRef], Marks] = {}
         self._to_keep: set[int] = set()
         self._next = 1
 
@@ -45,6 +46,7 @@ class Predictions:
         """Begin with another image."""
         self._numbers.clear()
         self._earlier.clear()
+        self._answered.clear()
         self._to_keep.clear()
         self._next = 1
 
@@ -102,6 +104,7 @@ class Predictions:
         record.set_prediction(request.plane, prediction)
         record.scale = prediction.scale
         self._numbers[record.object_id, request.plane] = request.number
+        self._answered[record.object_id, request.plane] = request.marks
         if not request.is_known:
             session.note(
                 "answer",
@@ -130,20 +133,20 @@ class Predictions:
             self.keep(record)
 
     def keep(self, record: ObjectRecord) -> None:
-        """Write what is pending of an object, as one step; the last question about it is waited for."""
-
-        def is_awaited(request: ask.Request) -> bool:
-            return (
-                isinstance(request, ask.Predict)
-                and request.object_id == record.object_id
-                and record.asked.get(request.plane) is request.marks
-            )
-
+        """Write what is pending of an object, as one step, and what marks are answered with that have no answer yet."""
         self._to_keep.discard(record.object_id)
-        if self._session.orders.is_open(is_awaited):
+        if self._session.orders.is_open(lambda request: self._awaits(record, request)):
             self._to_keep.add(record.object_id)
-        elif record.pending:
+        if record.pending:
             self._session.writer.write("keep", record)
+
+    def _awaits(self, record: ObjectRecord, request: ask.Request) -> bool:
+        """Whether a request will answer marks of an object that no answer is shown for, not even another model's."""
+        if not isinstance(request, ask.Predict) or request.object_id != record.object_id:
+            return False
+        plane, marks = request.plane, request.marks
+        shown = self._answered[record.object_id, plane] if plane in record.predictions else Marks()
+        return record.asked.get(plane) is marks and not marks.same_as(shown)
 
     def _fit(self, record: ObjectRecord, request: ask.Predict, prediction: MaskPrediction) -> None:
         """Choose, of several answers to a click, the one most like the object in the planes beside it."""
