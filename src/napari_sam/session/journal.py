@@ -227,6 +227,16 @@ def unpack_line(line: bytes) -> Record | None:
     return record
 
 
+def whole_records(path: Path) -> Iterator[tuple[bytes, Record]]:
+    """Lines of a journal and their records, up to the first that is broken or missing."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            record = unpack_line(line)
+            if record is None or record["n"] != number:
+                return
+            yield line, record
+
+
 def cut_journal(folder: str | Path) -> int:
     """Drop a broken record and all after it, keeping the old file as ``journal.jsonl.broken``.
 
@@ -241,13 +251,7 @@ def cut_journal(folder: str | Path) -> int:
         Not even the first record is whole.
     """
     path = Path(folder) / FILE_NAME
-    kept: list[bytes] = []
-    with path.open("rb") as file:
-        for line in file:
-            record = unpack_line(line)
-            if record is None or record["n"] != len(kept):
-                break
-            kept.append(line)
+    kept = [line for line, _ in whole_records(path)]
     if not kept:
         raise SessionError(f"{path} holds no whole record; nothing of it can be used")
     os.replace(path, path.with_name(f"{FILE_NAME}.broken"))
