@@ -1,5 +1,6 @@
 """What is done while something runs: nothing is lost, nothing is stopped in silence, and all of it can be undone."""
 
+import shutil
 import time
 
 import numpy as np
@@ -8,6 +9,9 @@ import pytest
 from napari_sam.core.planes import PlaneRef
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectState
+from napari_sam.session.replay import replay
+from napari_sam.session.state import OverlapPolicy
+from napari_sam.testing.fakes import ArrayVolume
 from napari_sam.testing.phantoms import ball_volume
 from napari_sam.testing.sessions import Desk, FakeBackend
 
@@ -124,3 +128,119 @@ def test_what_was_not_carried_to_its_end_is_a_draft(desk, tmp_path):
     other.reopen(folder, PHANTOM.image)
     assert other.session.record.state is ObjectState.DRAFT
     assert other.session.close(timeout=20)
+
+
+def check_records(desk):
+    """No voxel has the label of an object whose record does not say so."""
+    for z, plane in enumerate(desk.labels):
+        for object_id in set(np.unique(plane).tolist()) - {0}:
+            written = desk.session.objects[object_id].written[PlaneRef(0, z)]
+            assert not ((plane == object_id) & ~written.mask).any()
+
+
+def reopened(desk, tmp_path):
+    """The same session, as a process finds it that begins now."""
+    folder = shutil.copytree(desk.session.folder, tmp_path / "copy")
+    other = Desk(tmp_path / "other")
+    other.reopen(folder, PHANTOM.image)
+    assert other.errors == []
+    assert other.session.close(timeout=20)
+    return other
+
+
+def paint_ahead(desk):
+    desk.session.hand.editable()[19, 2:6, 2:6] = 1
+    desk.session.hand.finish()
+
+
+def erase_behind(desk):
+    desk.session.hand.editable()[12, 16:24, 16:24] = 0
+    desk.session.hand.finish()
+
+
+def overwrite(desk):
+    desk.session.state.policy = OverlapPolicy.OVERWRITE
+    ask(desk, 2)
+    desk.session.commit()
+
+
+ACTIONS = {
+    "paint ahead": paint_ahead,
+    "erase behind": erase_behind,
+    "overwrite": overwrite,
+    "keep": lambda desk: desk.session.commit(),
+    "next": lambda desk: desk.session.next_object(),
+    "delete": lambda desk: desk.session.erase_object(),
+    "merge": lambda desk: desk.session.editing.merge(2, [1]),
+    "split": lambda desk: desk.session.editing.split_components(1),
+    "refine": lambda desk: desk.session.editing.refine(1),
+    "take": lambda desk: desk.session.editing.take_labels(),
+    "review": lambda desk: desk.session.editing.mark_reviewed(1),
+    "undo": lambda desk: desk.session.undo(),
+}
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_labels_and_records_agree_after_what_was_done_meanwhile_and_after_undoing_it(desk, tmp_path, name):
+    ask(desk, 2)
+    desk.settle()
+    desk.session.commit()
+    ask(desk, 1)
+    desk.settle()
+    begin(desk, 1)
+    ACTIONS[name](desk)
+    desk.settle()
+    check_records(desk)
+    found, n_steps = desk.labels, len(desk.session.history)
+    assert reopened(desk, tmp_path).state() == desk.state()
+    assert replay(desk.session.folder, ArrayVolume(PHANTOM.image), FakeBackend()).is_identical
+    undo_all(desk)
+    assert not desk.labels.any()
+    assert not any(record.written for record in desk.session.objects.values())
+    for _ in range(n_steps):
+        desk.session.redo()
+        desk.settle()
+    np.testing.assert_array_equal(desk.labels, found)
+
+
+def test_what_is_painted_ahead_stays_as_it_was_painted(desk):
+    ask(desk, 1)
+    desk.settle()
+    begin(desk, 1)
+    paint_ahead(desk)
+    desk.settle()
+    plane = PlaneRef(0, 19)
+    record = desk.session.objects[1]
+    assert np.count_nonzero(desk.labels[19]) == record.written[plane].area == 16
+    assert plane in record.corrected
+
+
+def test_what_is_painted_before_it_is_known_to_be_written_is_the_users(desk):
+    """The thread is ahead of the window: a plane is painted that the window has not heard of."""
+    ask(desk, 1)
+    desk.settle()
+    desk.session.propagate()
+    end = time.monotonic() + 30
+    while not np.asarray(desk.session.labels.array[13]).any():
+        assert time.monotonic() < end
+    erase = desk.session.hand.editable()
+    erase[13, 16:24, 16:24] = 0
+    desk.session.hand.finish()
+    desk.settle()
+    plane, record = PlaneRef(0, 13), desk.session.objects[1]
+    assert plane in record.corrected
+    np.testing.assert_array_equal(record.written[plane].mask, desk.labels[13] == 1)
+    assert not desk.labels[13, 16:24, 16:24].any()
+
+
+@pytest.mark.parametrize("name", ["delete", "merge"])
+def test_an_object_that_is_no_more_is_not_carried_on(desk, name):
+    for object_id in (2, 1):
+        ask(desk, object_id)
+        desk.settle()
+        desk.session.commit()
+    begin(desk, 1)
+    ACTIONS[name](desk)
+    desk.settle()
+    assert set(np.unique(desk.labels).tolist()) == {0, 2}
+    assert not desk.session.objects[1].written

@@ -439,14 +439,19 @@ def _write(
     request: ask.WriteLabels | ask.Propagate | ask.Refine | ask.AgreeAlongAxes,
     step: PropagationStep | None = None,
     scale: float = 1,
-) -> Written:
+) -> Written | None:
+    """Write an edit; None where somebody painted the object since what found it was ordered."""
     score = PlaneScore.of_step(step) if step is not None and step.region.area else None
     kept = Kept(labels.journal, request.generation, edit.label, edit.region, encode(score))
     replaced = getattr(request, "replaces", {}).get(edit.plane)
     if isinstance(request, ask.Propagate):
         replaced = request.objects[edit.label].replaces.get(edit.plane)
     policy = getattr(request, "policy", OverlapPolicy.BACKGROUND_ONLY)
-    _, change = apply_edit(labels, edit, policy, replaced, kept)
+    with labels.lock:
+        is_found = not isinstance(request, ask.WriteLabels)
+        if is_found and labels.is_painted(edit.label, edit.plane, request.generation):
+            return None
+        _, change = apply_edit(labels, edit, policy, replaced, kept)
     return Written(edit, kept.at, change, step, scale)
 
 

@@ -135,6 +135,7 @@ class HandEdits:
         job, writing = self._open or self._begin()
         kept = Kept(labels.journal, job)
         kept(delta)
+        labels.note_painted(delta, job)
         writing.writes.append(LabelWrite(kept.at, delta.plane))
         self._follow(delta)
 
@@ -162,9 +163,13 @@ class HandEdits:
         session = self._session
         assert session.labels is not None
         values = session.labels.read(delta.plane, delta.box_yxyx)
-        changed, _, after = delta.unpacked()
+        changed, before, after = delta.unpacked()
         values[changed] = after
-        for record in session.editing.follow_values(delta.plane, delta.box_yxyx, values):
+        found = session.editing.follow_values(delta.plane, delta.box_yxyx, values)
+        for label in np.unique(before).tolist():  # what is being written may be there before it is known
+            if label in session.objects and session.ledger.changes(label):
+                self._touched.setdefault(label, set()).add(delta.plane)
+        for record in found:
             self._touched.setdefault(record.object_id, set()).add(delta.plane)
             if record is session.record:
                 session.predictions.show([delta.plane])
@@ -180,8 +185,9 @@ class HandEdits:
 
     def _begin(self) -> tuple[int, Writing]:
         session = self._session
-        job, writing = session.orders.reserve(), Writing(TITLE, session.state.object_id)
-        session.journal.append("step", title=TITLE, object=session.state.object_id, job=job)
+        job = session.orders.reserve()
+        writing = Writing(TITLE, session.state.object_id, number=job)
+        session.journal.append("step", title=TITLE, object=writing.object_id, job=job, number=job)
         self._open = job, writing
         return self._open
 

@@ -194,6 +194,8 @@ class Step:
         Of labels, in the order in which they were made.
     is_whole : bool
         Whether it can be made again once it is taken back: not what was cut short and counts only when complete.
+    number : int
+        Of the order; steps stand in the order of their numbers. 0 for what stands where it ended, as it did once.
     """
 
     title: str
@@ -201,6 +203,7 @@ class Step:
     changes: tuple[Change, ...] = ()
     writes: Writes = field(default_factory=Writes)
     is_whole: bool = True
+    number: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -218,7 +221,7 @@ class Writing:
 
     Parameters
     ----------
-    title, object_id, changes, writes, is_whole
+    title, object_id, changes, writes, is_whole, number
         As in `Step`.
     model : int
         Number in the journal of the model that was used when it was ordered.
@@ -231,6 +234,7 @@ class Writing:
     changes: tuple[Change, ...] = ()
     writes: Writes = field(default_factory=Writes)
     is_whole: bool = True
+    number: int = 0
     model: int = 0
     drawn: set[tuple[int, int]] = field(default_factory=set)
 
@@ -262,7 +266,7 @@ class Writing:
         if not self.writes and not self.changes:
             return None
         self.writes.pack()
-        return Step(self.title, self.object_id, self.changes, self.writes, self.is_whole)
+        return Step(self.title, self.object_id, self.changes, self.writes, self.is_whole, self.number)
 
 
 ObjectIds = frozenset[int] | None
@@ -314,6 +318,10 @@ class Ledger:
         """Note the end of a job and return what it wrote."""
         self._objects.pop(generation, None)
         return self._open.pop(generation, None)
+
+    def changes(self, object_id: int) -> bool:
+        """Whether a job is open that changes this object."""
+        return any(have_common(frozenset({object_id}), one) for one in self._objects.values())
 
     def after(
         self,
@@ -371,9 +379,16 @@ class History:
         self._held = 0
 
     def push(self, step: Step) -> None:
-        """Remember a step that was just made; what was undone before can no longer be redone."""
+        """Remember a step that was just made; what was undone before can no longer be redone.
+
+        What was asked for after it and has ended already stays after it, so that it is taken back first. A step that
+        is not whole comes last: it is taken back at once.
+        """
         self._undone.clear()
-        self._done.append(step)
+        at = len(self._done)
+        while step.is_whole and at and self._done[at - 1].number > step.number > 0:
+            at -= 1
+        self._done.insert(at, step)
         self._held += step.nbytes
         while len(self) > self.max_steps or (len(self) > self.min_steps and self._held > self.max_bytes):
             self._held -= self._done.popleft().nbytes

@@ -138,7 +138,10 @@ class Predictions:
         if self._session.orders.is_open(lambda request: self._awaits(record, request)):
             self._to_keep.add(record.object_id)
         if record.pending:
-            self._session.writer.write("keep", record)
+            writer = self._session.writer
+            writer.when_written(
+                lambda: writer.write("keep", record.commits()), [record.object_id], cancels=()
+            )
 
     def _awaits(self, record: ObjectRecord, request: ask.Request) -> bool:
         """Whether a request will answer marks of an object that no answer is shown for, not even another model's."""

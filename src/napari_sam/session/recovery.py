@@ -248,7 +248,9 @@ class Story:
         self.n_steps += 1
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         self._apply(changes)
-        writing = Writing(record["title"], record["object"], changes, model=record.get("model", 0))
+        number, model = record.get("number", 0), record.get("model", 0)
+        writing = Writing(record["title"], record["object"], changes, number=number, model=model)
+        self.last_job = max(self.last_job, number)
         request = record.get("request") or {}
         if request.get("kind") == ask.ImportLabels.__name__:
             self.copied.append((request["offset"] + 1, request["largest"]))

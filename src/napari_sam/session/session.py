@@ -368,7 +368,7 @@ class Session:
             return
         settings = propagation_settings(self.state, resolved.reach, settings)
         ids = tuple(object_ids)
-        self.writer.when_written(lambda: self._carry(ids, resolved, settings), ids)
+        self.writer.when_written(lambda: self._carry(ids, resolved, settings), ids, (ask.Propagate,))
 
     def _carry(
         self, object_ids: Iterable[int], resolved: ResolvedSession, settings: PropagationSettings

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam.core.arrays import Array
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
+from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.history import (
@@ -23,6 +24,7 @@ from napari_sam.session.history import (
     encode_changes,
     have_common,
 )
+from napari_sam.session.labels import hull
 from napari_sam.session.made import Made, lasting, made_changes, made_of
 from napari_sam.session.objects import ObjectRecord, PlaneScore
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from napari_sam.session.restoring import Restored
     from napari_sam.session.session import Session
 
+TAKE_LONG = (ask.Propagate, ask.Refine, ask.AgreeAlongAxes)
+"""Kinds of requests that ask the model about many planes."""
 NOT_KEPT = ("generation", "labels", "volume", "journal", "source")
 """Fields of requests that the journal does not hold: they are the session's own."""
 
@@ -54,8 +58,14 @@ class Writer:
         """Change marks or records; at once, and as one step."""
         session = self._session
         session.hand.finish()
-        step = Step(title, session.state.object_id, tuple(changes))
-        session.journal.append("step", title=title, object=step.object_id, changes=encode_changes(changes))
+        step = Step(title, session.state.object_id, tuple(changes), number=session.orders.reserve())
+        session.journal.append(
+            "step",
+            title=title,
+            object=step.object_id,
+            number=step.number,
+            changes=encode_changes(changes),
+        )
         session.history.push(step)
         self._apply(step.changes)
 
@@ -84,22 +94,25 @@ class Writer:
             title=title,
             object=object_id,
             job=job,
+            number=job,
             changes=encode_changes(changes),
             model=model,
             request=self._encoded(request),
         )
-        writing = Writing(title, object_id, tuple(changes), model=model)
+        writing = Writing(title, object_id, tuple(changes), number=job, model=model)
         session.ledger.begin(job, writing, changed_by(request))
         self._apply(changes)
         session.orders.submit(request, job)
 
-    def write(self, title: str, record: ObjectRecord) -> None:
-        """Write what is pending of an object, as one step."""
+    def write(self, title: str, edits: Sequence[LabelEdit]) -> None:
+        """Write edits of one object, as one step."""
         session = self._session
-        assert session.labels is not None
+        if session.labels is None or not edits:
+            return
+        record = session.object(edits[0].label)
         request = ask.WriteLabels(
             labels=session.labels,
-            edits=record.commits(),
+            edits=tuple(edits),
             policy=session.state.policy,
             replaces=dict(record.written),
         )
@@ -107,17 +120,22 @@ class Writer:
 
     # Undo and redo
 
-    def when_written(self, action: Callable[[], None], object_ids: Iterable[int] | None = None) -> None:
+    def when_written(
+        self,
+        action: Callable[[], None],
+        object_ids: Iterable[int] | None = None,
+        cancels: tuple[type[ask.Request], ...] = TAKE_LONG,
+    ) -> None:
         """Run `action` once none of these objects, of all by default, is being written.
 
-        What would take long, such as a propagation of them, is cancelled for it.
+        Requests of the kinds that it `cancels` are not waited for any longer than it takes to stop them.
         """
         session = self._session
         session.hand.finish()
         ids = ALL_OBJECTS if object_ids is None else frozenset(object_ids)
 
         def hurry() -> None:
-            session.orders.cancel(lambda r: isinstance(r, ask.Propagate) and have_common(changed_by(r), ids))
+            session.orders.cancel(lambda r: isinstance(r, cancels) and have_common(changed_by(r), ids))
 
         session.ledger.after(action, ids, hurry)
         session.ledger.settle()
@@ -156,8 +174,12 @@ class Writer:
         region = edit.region if edit.region.area else None
         before, _ = self._kept.get(edit.label, {}).get(edit.plane, (NOWHERE, None))
         writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, before))
-        record = session.object(edit.label)
+        record, labels = session.object(edit.label), session.labels
+        seen = record.written.get(edit.plane)
         self.set_written(record, edit.plane, region, written.at)
+        if labels is not None and labels.is_painted(edit.label, edit.plane, since=writing.number):
+            box = hull(edit.region, seen)
+            self._follow(edit.plane, box, labels.read(edit.plane, box))
         score = _score(record, written)
         if score is not None:
             writing.drawn.add((edit.label, edit.plane.time))
@@ -183,7 +205,8 @@ class Writer:
             self.set_written(record, write.plane, restored.region, restored.at)
             record.set_score(write.plane, restored.score)
         if write.object_id == 0 or (write.object_id > 0 and write.plane in record.corrected):
-            self._follow(restored)
+            change = restored.change
+            self._follow(change.plane, change.box_yxyx, change.values)
 
     def set_written(self, record: ObjectRecord, plane: PlaneRef, region: Region | None, at: int) -> None:
         """Note what the labels hold of an object in a plane (None for nothing), and where that is kept."""
@@ -198,12 +221,12 @@ class Writer:
 
     # Details
 
-    def _follow(self, restored: Restored) -> None:
+    def _follow(self, plane: PlaneRef, box_yxyx: BoxYXYX, values: Array) -> None:
         """Take from the labels what objects are where somebody painted."""
-        session, change = self._session, restored.change
-        for record in session.editing.follow_values(change.plane, change.box_yxyx, change.values):
+        session = self._session
+        for record in session.editing.follow_values(plane, box_yxyx, values):
             if record is session.record:
-                session.predictions.show([change.plane])
+                session.predictions.show([plane])
 
     def _apply(self, changes: Sequence[Change]) -> None:
         session = self._session
