@@ -13,7 +13,7 @@ from napari_sam.session.replay import replay
 from napari_sam.session.state import OverlapPolicy
 from napari_sam.testing.fakes import ArrayVolume
 from napari_sam.testing.phantoms import ball_volume
-from napari_sam.testing.sessions import Desk, FakeBackend
+from napari_sam.testing.sessions import Desk, FakeBackend, Script
 
 CENTRES = [(12, 20, 20), (12, 46, 46)]
 PHANTOM = ball_volume((24, 64, 64), CENTRES, 9.0)
@@ -244,3 +244,36 @@ def test_an_object_that_is_no_more_is_not_carried_on(desk, name):
     desk.settle()
     assert set(np.unique(desk.labels).tolist()) == {0, 2}
     assert not desk.session.objects[1].written
+
+
+def test_what_is_painted_during_an_undo_is_known(desk):
+    """The stroke is made while the window has not heard yet what the undo left."""
+    ask(desk, 1)
+    desk.settle()
+    desk.session.propagate()
+    desk.settle()
+    desk.session.undo()
+    end = time.monotonic() + 30
+    while np.asarray(desk.session.labels.array[:]).any():
+        assert time.monotonic() < end
+    desk.session.hand.editable()[12, 20:24, 20:24] = 1
+    desk.session.hand.finish()
+    desk.settle()
+    written = desk.session.record.written
+    assert list(written) == [PLANE]
+    np.testing.assert_array_equal(written[PLANE].mask, desk.labels[12] == 1)
+
+
+@pytest.mark.parametrize("seed", [7, 11, 17, 19, 20, 22])
+def test_whatever_is_done_without_waiting_is_undone_to_nothing(desk, seed):
+    script, random = Script(desk, CENTRES, seed), np.random.default_rng(seed)
+    desk.backend.predictor.delay_s = 0.005
+    for _ in range(40):
+        if script.step(settle=False) in ("undo", "redo"):
+            desk.settle()
+        for _ in range(random.integers(8)):
+            desk.step(0.002)
+    desk.settle()
+    undo_all(desk)
+    assert not desk.labels.any()
+    assert not any(record.written for record in desk.session.objects.values())

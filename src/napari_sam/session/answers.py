@@ -62,7 +62,7 @@ class Answers:
             case Written():
                 self._on_written(session.ledger.writing(request.generation), value)
             case Batch():
-                self._on_batch(session.ledger.writing(request.generation), value)
+                self._on_batch(request.generation, value)
             case Copied():
                 self._on_copied(session.ledger.writing(request.generation), value)
             case EncodeEvent():
@@ -105,11 +105,11 @@ class Answers:
         if written.change is not None:
             session.labels_changed.emit(written.change)
 
-    def _on_batch(self, writing: Writing | None, batch: Batch) -> None:
-        session = self._session
+    def _on_batch(self, job: int, batch: Batch) -> None:
+        session, writing = self._session, self._session.ledger.writing(job)
         for answer in batch.answers:
             if isinstance(answer, Restored):
-                session.writer.take_restored(answer)
+                session.writer.take_restored(answer, job)
             else:
                 assert writing is not None
                 session.writer.take_written(writing, answer)

@@ -39,7 +39,7 @@ class LabelArray:
     lock : RLock
         Held from reading what is there until the change is made.
     painted : dict of (int, PlaneRef) to int
-        By label and plane, the number of the last stroke by hand that gave or took voxels of it.
+        By label and plane, the number of the last stroke by hand that gave or took voxels of it; 0 for any label.
     """
 
     array: Any
@@ -51,11 +51,11 @@ class LabelArray:
     def note_painted(self, delta: LabelDelta, job: int) -> None:
         """Know that a change was made by hand: no work that was ordered before writes there any more."""
         _, before, after = delta.unpacked()
-        for label in np.union1d(before, after).tolist():
+        for label in {0, *before.tolist(), *after.tolist()}:
             self.painted[label, delta.plane] = job
 
     def is_painted(self, label: int, plane: PlaneRef, since: int) -> bool:
-        """Whether somebody painted an object in a plane since a job was ordered."""
+        """Whether somebody painted an object, or anything for 0, in a plane since a job was ordered."""
         return self.painted.get((label, plane), 0) > since
 
     def index(self, plane: PlaneRef, box_yxyx: BoxYXYX) -> tuple[slice | int, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam.core.arrays import Array
-from napari_sam.core.planes import BoxYXYX, PlaneRef, Region
+from napari_sam.core.planes import BoxYXYX, PlaneRef, Region, hull_of
 from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
@@ -197,16 +197,22 @@ class Writer:
         writing.changes += changes
         return made
 
-    def take_restored(self, restored: Restored) -> None:
-        """Note that a change of labels was taken back or made again."""
-        write = restored.write
+    def take_restored(self, restored: Restored, job: int) -> None:
+        """Note that a change of labels was taken back or made again by a job."""
+        write, labels = restored.write, self._session.labels
+        box, values = restored.change.box_yxyx, restored.change.values
+        is_painted = labels is not None and labels.is_painted(0, write.plane, since=job)
         if write.object_id > 0:
             record = self._session.object(write.object_id)
+            seen = record.written.get(write.plane)
             self.set_written(record, write.plane, restored.region, restored.at)
             record.set_score(write.plane, restored.score)
-        if write.object_id == 0 or (write.object_id > 0 and write.plane in record.corrected):
-            change = restored.change
-            self._follow(change.plane, change.box_yxyx, change.values)
+            if is_painted and seen is not None:
+                box = hull_of([box, seen.box_yxyx])
+        if labels is not None and is_painted:  # what the job left there is not there any more
+            values = labels.read(write.plane, box)
+        if is_painted or write.object_id == 0 or (write.object_id > 0 and write.plane in record.corrected):
+            self._follow(write.plane, box, values)
 
     def set_written(self, record: ObjectRecord, plane: PlaneRef, region: Region | None, at: int) -> None:
         """Note what the labels hold of an object in a plane (None for nothing), and where that is kept."""

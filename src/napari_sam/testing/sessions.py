@@ -146,8 +146,8 @@ class Script:
         self.desk, self.centres = desk, centres
         self._random = np.random.default_rng(seed)
 
-    def step(self) -> str:
-        """Do one thing and wait until it is done; returns what it was."""
+    def step(self, *, settle: bool = True) -> str:
+        """Do one thing and, unless told otherwise, wait until it is done; returns what it was."""
         weights = {
             "click": 6,
             "keep": 4,
@@ -161,7 +161,8 @@ class Script:
         names, share = list(weights), np.array(list(weights.values()), float)
         name = str(self._random.choice(names, p=share / share.sum()))
         getattr(self, f"_{name}")()
-        self.desk.settle()
+        if settle:
+            self.desk.settle()
         return name
 
     def _click(self) -> None:
