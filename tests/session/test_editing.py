@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.errors import PromptError
 from napari_sam.io.properties import read_properties
 from napari_sam.session.marks import Marks
 from napari_sam.session.objects import ObjectState
@@ -78,6 +79,16 @@ def test_objects_are_carried_together_and_undone_as_one_step(two):
     assert not labels(two).any()
     assert record.state is ObjectState.DRAFT
     assert not record.scores
+
+
+def test_an_empty_range_is_said(two):
+    mark(two, 1, CENTRES[0])
+    two.session.state.first_plane, two.session.state.last_plane = 8, 3
+    two.session.propagate_objects([1])
+    two.settle()
+    assert [type(error) for error in two.errors] == [PromptError]
+    assert "range is empty" in str(two.errors[0])
+    assert len(two.session.history) == 1
 
 
 def test_a_late_object_leaves_the_others_and_their_planes_alone(two):

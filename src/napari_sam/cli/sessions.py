@@ -49,7 +49,7 @@ def report(session: Folder) -> None:
 
 
 def cut(session: Folder) -> None:
-    """Drop a damaged record of the journal and all after it; the old file is kept beside it."""
-    from napari_sam.session.journal import cut_journal
+    """Drop a damaged record of the journal and all after it, also from the labels; the old ones stay beside them."""
+    from napari_sam.session.cutting import cut_session
 
-    typer.echo(f"kept the first {cut_journal(session.expanduser())} records")
+    typer.echo(f"kept the first {cut_session(session.expanduser())} records")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.results import EncodeEvent, MaskPrediction
+from napari_sam.errors import SessionError
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.engine import Computed, ImageChanged, Weights
@@ -15,6 +17,7 @@ from napari_sam.session.labels import LabelArray
 from napari_sam.session.made import ContrastUsed
 from napari_sam.session.many import Batch, Written
 from napari_sam.session.object_jobs import Copied
+from napari_sam.session.objects import NOT_CARRIED
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.restoring import Restored
 from napari_sam.session.worker import Answer, Cancelled, Event, Failed, Finished, Started
@@ -41,11 +44,13 @@ class Answers:
         if session.closed:
             return
         session.progress.note(event)
-        if isinstance(event, Answer):
-            if session.orders.is_fresh(event.request):
+        try:
+            if not isinstance(event, Answer | Started):
+                self._on_end(event)
+            elif isinstance(event, Answer) and session.orders.is_fresh(event.request):
                 self._on_answer(event.request, event.value)
-        elif not isinstance(event, Started):
-            self._on_end(event)
+        except SessionError as error:  # the journal cannot be written; nobody called who could be told
+            session.failed.emit(error)
         session.changed.emit()
 
     def _on_answer(self, request: ask.Request, value: Any) -> None:
@@ -57,7 +62,7 @@ class Answers:
             case Written():
                 self._on_written(session.ledger.writing(request.generation), value)
             case Batch():
-                self._on_batch(session.ledger.writing(request.generation), value)
+                self._on_batch(request.generation, value)
             case Copied():
                 self._on_copied(session.ledger.writing(request.generation), value)
             case EncodeEvent():
@@ -100,11 +105,11 @@ class Answers:
         if written.change is not None:
             session.labels_changed.emit(written.change)
 
-    def _on_batch(self, writing: Writing | None, batch: Batch) -> None:
-        session = self._session
+    def _on_batch(self, job: int, batch: Batch) -> None:
+        session, writing = self._session, self._session.ledger.writing(job)
         for answer in batch.answers:
             if isinstance(answer, Restored):
-                session.writer.take_restored(answer)
+                session.writer.take_restored(answer, job)
             else:
                 assert writing is not None
                 session.writer.take_written(writing, answer)
@@ -122,22 +127,22 @@ class Answers:
         session.orders.ended(request)
         is_known, writing = session.ledger.has(request.generation), session.ledger.end(request.generation)
         made = session.writer.take_end(writing, request) if writing is not None else ()
-        if is_known:
-            more = {"made": encode(made)} if made else {}
-            session.journal.append("end", job=request.generation, how=type(event).__name__.lower(), **more)
         if writing is not None and not isinstance(event, Finished):
-            writing.cut_short(session.objects, is_whole=not request.all_or_nothing)
+            writing.cut_short(session.objects, NOT_CARRIED, is_whole=not request.all_or_nothing)
         step = writing.step() if writing is not None else None
         if step is not None:
             session.history.push(step)
-            if not step.is_whole:
-                session.writer.replay(session.history.undo(), forward=False)
-        if isinstance(request, ask.Predict) and not isinstance(event, Finished):
-            session.object(request.object_id).forget_question(request.plane, request.marks)
+        if is_known:
+            more = {"made": encode(made)} if made else {}
+            session.note("end", job=request.generation, how=type(event).__name__.lower(), **more)
+        if isinstance(request, ask.Predict):
+            session.predictions.take_end(request, is_answered=isinstance(event, Finished))
         if isinstance(event, Failed):
             self._on_failed(request, event.error)
         if isinstance(request, ask.LoadModel) and isinstance(event, Cancelled):
             self._on_given_up(request)
+        if step is not None and not step.is_whole:
+            session.writer.replay(forward=False)
         session.ledger.settle()
 
     def _on_given_up(self, request: ask.LoadModel) -> None:
@@ -148,5 +153,6 @@ class Answers:
         session = self._session
         if isinstance(request, ask.LoadModel):
             session.model_error = error
-        session.journal.append("error", what=type(error).__name__, message=str(error))
         session.failed.emit(error)
+        with suppress(SessionError):  # whoever reads the message knows already that the disk is full
+            session.journal.append("error", what=type(error).__name__, message=str(error))

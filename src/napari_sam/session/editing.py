@@ -83,6 +83,10 @@ class Editing:
 
     def delete(self, object_ids: Iterable[int]) -> None:
         """Remove labels and prompts of objects, as one step."""
+        ids = tuple(object_ids)
+        self._session.writer.when_written(partial(self._delete, ids), ids)
+
+    def _delete(self, object_ids: Iterable[int]) -> None:
         records = [r for r in map(self._session.objects.get, object_ids) if r is not None and not r.is_empty]
         if not records:
             return
@@ -101,6 +105,10 @@ class Editing:
 
         Voxels that belong to none of them stay as they are.
         """
+        ids = tuple(other_ids)
+        self._session.writer.when_written(partial(self._merge, target_id, ids), {target_id, *ids})
+
+    def _merge(self, target_id: int, other_ids: Iterable[int]) -> None:
         target = self._session.objects.get(target_id)
         others = [self._session.objects.get(i) for i in dict.fromkeys(other_ids) if i != target_id]
         found = [record for record in others if record is not None and not record.is_empty]
@@ -151,13 +159,19 @@ class Editing:
             self.split_by_points(object_id, record.marks.points[positive], record.marks.points[~positive])
 
     def _split(self, object_id: int, find: Any) -> None:
-        record = self._session.objects.get(object_id)
-        if record is None or not record.written:
-            return
-        written = dict(record.written)
-        self._session.orders.submit(
-            ask.Compute(work=partial(find, written), then=partial(self._take_parts, record, written))
-        )
+        session = self._session
+
+        def order() -> None:
+            record = session.objects.get(object_id)
+            if record is not None and record.written:
+                written = dict(record.written)
+                then = partial(take, record, written)
+                session.orders.submit(ask.Compute(work=partial(find, written), then=then))
+
+        def take(record: ObjectRecord, written: Mapping[PlaneRef, Region], parts: Parts) -> None:
+            session.writer.when_written(partial(self._take_parts, record, written, parts), [object_id])
+
+        session.writer.when_written(order, [object_id])
 
     def _take_parts(self, record: ObjectRecord, written: Mapping[PlaneRef, Region], parts: Parts) -> None:
         session = self._session
@@ -219,10 +233,15 @@ class Editing:
         session = self._session
         if session.labels is None or isinstance(session.view, Blocked):
             return
+        session.writer.when_written(partial(self._take_labels, session.view, wanted), cancels=())
+
+    def _take_labels(self, view: PlaneRef, wanted: Collection[int] | None) -> None:
+        session = self._session
+        assert session.labels is not None
         known = tuple(i for i, record in session.objects.items() if record.written)
         request = ask.TakeLabels(
             labels=session.labels,
-            plane=session.view.at(0),
+            plane=view.at(0),
             wanted=None if wanted is None else tuple(wanted),
             skip=known,
         )
@@ -233,6 +252,9 @@ class Editing:
 
         Planes that the user prompted or painted are left as they are.
         """
+        self._session.writer.when_written(partial(self._refine, object_id, settings), [object_id], cancels=())
+
+    def _refine(self, object_id: int, settings: PropagationSettings | None) -> None:
         session, record = self._session, self._session.objects.get(object_id)
         if session.labels is None or record is None or not record.written:
             return
@@ -251,6 +273,9 @@ class Editing:
 
         Planes that the user prompted or painted are left as they are.
         """
+        self._session.writer.when_written(partial(self._agree, object_id, settings), [object_id], cancels=())
+
+    def _agree(self, object_id: int, settings: PropagationSettings | None) -> None:
         session, record = self._session, self._session.objects.get(object_id)
         if session.labels is None or session.volume is None or record is None or not record.written:
             return

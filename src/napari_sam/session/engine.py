@@ -440,19 +440,25 @@ def _write(
     request: ask.WriteLabels | ask.Propagate | ask.Refine | ask.AgreeAlongAxes,
     step: PropagationStep | None = None,
     scale: float = 1,
-) -> Written:
+) -> Written | None:
+    """Write an edit; None where somebody painted the object since what found it was ordered."""
     order = request.objects[edit.label] if isinstance(request, ask.Propagate) else request
     replaced, protected = order.replaces.get(edit.plane), getattr(order, "protected", ())
     if protected:
         edit = LabelEdit(edit.plane, without_lines(edit.region, edit.plane, protected), edit.label)
         replaced = without_lines(replaced, edit.plane, protected) if replaced is not None else None
-    score = PlaneScore.of_step(step) if step is not None else None
+    is_found, score = not isinstance(request, ask.WriteLabels), None
     if isinstance(request, ask.WriteLabels):
         score = request.scores.get(edit.plane)
+    elif step is not None:
+        score = PlaneScore.of_step(step)
     known = encode(score) if edit.region.area else None
     kept = Kept(labels.journal, request.generation, edit.label, edit.region, known)
     policy = getattr(request, "policy", OverlapPolicy.BACKGROUND_ONLY)
-    _, change = apply_edit(labels, edit, policy, replaced, kept)
+    with labels.lock:
+        if is_found and labels.is_painted(edit.label, edit.plane, request.generation):
+            return None
+        _, change = apply_edit(labels, edit, policy, replaced, kept)
     return Written(edit, kept, change, step, score, scale)
 
 

@@ -137,6 +137,7 @@ class HandEdits:
         job, writing = self._open or self._begin()
         kept = Kept(labels.journal, job)
         kept(delta)
+        labels.note_painted(delta, job)
         writing.writes.append(LabelWrite(kept.at, delta.plane))
         self._follow(delta)
 
@@ -147,11 +148,11 @@ class HandEdits:
         (job, writing), self._open = self._open, None
         session = self._session
         writing.changes = tuple(self._corrections(writing))
-        session.journal.append("end", job=job, how="finished", changes=encode_changes(writing.changes))
         self._touched.clear()
         step = writing.step()
         if step is not None:
             session.history.push(step)
+        session.note("end", job=job, how="finished", changes=encode_changes(writing.changes))
         session.changed.emit()
 
     def forget(self) -> None:
@@ -164,8 +165,11 @@ class HandEdits:
         session = self._session
         assert session.labels is not None
         values = session.labels.read(delta.plane, delta.box_yxyx)
-        changed, _, after = delta.unpacked()
+        changed, before, after = delta.unpacked()
         values[changed] = after
+        for label in np.unique(before).tolist():  # what is being written may be there before it is known
+            if label in session.objects and session.ledger.changes(label):
+                self._touched.setdefault(label, set()).add(delta.plane)
         for record, plane in follow_values(session, delta.plane, delta.box_yxyx, values):
             self._touched.setdefault(record.object_id, set()).add(plane)
             if record is session.record:
@@ -183,8 +187,9 @@ class HandEdits:
 
     def _begin(self) -> tuple[int, Writing]:
         session = self._session
-        job, writing = session.orders.reserve(), Writing(TITLE, session.state.object_id)
-        session.journal.append("step", title=TITLE, object=session.state.object_id, job=job)
+        job = session.orders.reserve()
+        writing = Writing(TITLE, session.state.object_id, number=job)
+        session.journal.append("step", title=TITLE, object=writing.object_id, job=job, number=job)
         self._pending = {(i, plane) for i, record in session.objects.items() for plane in record.pending}
         self._open = job, writing
         return self._open

@@ -194,6 +194,8 @@ class Step:
         Of labels, in the order in which they were made.
     is_whole : bool
         Whether it can be made again once it is taken back: not what was cut short and counts only when complete.
+    number : int
+        Of the order; steps stand in the order of their numbers. 0 for what stands where it ended, as it did once.
     """
 
     title: str
@@ -201,6 +203,7 @@ class Step:
     changes: tuple[Change, ...] = ()
     writes: Writes = field(default_factory=Writes)
     is_whole: bool = True
+    number: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -218,7 +221,7 @@ class Writing:
 
     Parameters
     ----------
-    title, object_id, changes, writes, is_whole
+    title, object_id, changes, writes, is_whole, number
         As in `Step`.
     model : int
         Number in the journal of the model that was used when it was ordered.
@@ -231,43 +234,77 @@ class Writing:
     changes: tuple[Change, ...] = ()
     writes: Writes = field(default_factory=Writes)
     is_whole: bool = True
+    number: int = 0
     model: int = 0
     drawn: set[tuple[int, int]] = field(default_factory=set)
 
-    def cut_short(self, records: Mapping[int, Any], *, is_whole: bool = True) -> None:
+    def cut_short(
+        self, records: Mapping[int, Any], fields: Mapping[str, Any], *, is_whole: bool = True
+    ) -> None:
         """Know that the job did not come to its end: objects that it carried have to be carried again.
 
         Parameters
         ----------
         records : mapping of int to ObjectRecord
             Objects by number.
+        fields : mapping of str to value
+            What the record of such an object says.
         is_whole : bool
             Whether what it did counts nevertheless.
         """
         self.is_whole = is_whole
         for change in self.changes:
             if isinstance(change, RecordChange) and "anchors" in change.after:
-                cast("dict[str, Any]", change.after)["anchors"] = {}
-                records[change.object_id].anchors = {}
+                record, after = records[change.object_id], cast("dict[str, Any]", change.after)
+                for name in fields:
+                    if getattr(record, name) == after.get(name):  # nobody said otherwise meanwhile
+                        setattr(record, name, fields[name])
+                after.update(fields)
 
     def step(self) -> Step | None:
         """All changes as one step; None if there are none."""
         if not self.writes and not self.changes:
             return None
         self.writes.pack()
-        return Step(self.title, self.object_id, self.changes, self.writes, self.is_whole)
+        return Step(self.title, self.object_id, self.changes, self.writes, self.is_whole, self.number)
+
+
+ObjectIds = frozenset[int] | None
+"""Objects by number; None for all that there are."""
+ALL_OBJECTS: ObjectIds = None
+
+
+def have_common(one: ObjectIds, other: ObjectIds) -> bool:
+    """Whether an object may be among both."""
+    return one is None or other is None or not one.isdisjoint(other)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Later:
+    """An action that waits, the objects that it is about, and what ends the jobs that it waits for sooner."""
+
+    action: Callable[[], None]
+    object_ids: ObjectIds
+    hurry: Callable[[], None]
 
 
 class Ledger:
-    """Jobs that change labels and have not ended, and what waits for their end."""
+    """Jobs that change labels and have not ended, and what waits for their end.
+
+    What is about the same objects is done one after the other, in the order in which it was asked for.
+    """
 
     def __init__(self) -> None:
         self._open: dict[int, Writing | None] = {}
-        self._later: list[Callable[[], None]] = []
+        self._objects: dict[int, ObjectIds] = {}
+        self._later: list[_Later] = []
 
-    def begin(self, generation: int, writing: Writing | None = None) -> None:
-        """Note a job; one without a `Writing` only restores what was."""
+    def begin(
+        self, generation: int, writing: Writing | None = None, object_ids: ObjectIds = ALL_OBJECTS
+    ) -> None:
+        """Note a job and whose masks it changes; one without a `Writing` only restores what was."""
         self._open[generation] = writing
+        self._objects[generation] = object_ids
 
     def writing(self, generation: int) -> Writing | None:
         """What a job has written so far."""
@@ -279,20 +316,42 @@ class Ledger:
 
     def end(self, generation: int) -> Writing | None:
         """Note the end of a job and return what it wrote."""
+        self._objects.pop(generation, None)
         return self._open.pop(generation, None)
 
-    def after(self, action: Callable[[], None]) -> None:
-        """Do something once no job is open; `settle` does it."""
-        self._later.append(action)
+    def changes(self, object_id: int) -> bool:
+        """Whether a job is open that changes this object."""
+        return any(have_common(frozenset({object_id}), one) for one in self._objects.values())
+
+    def after(
+        self,
+        action: Callable[[], None],
+        object_ids: ObjectIds = ALL_OBJECTS,
+        hurry: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Do something once no job is open that changes these objects; `settle` does it, and hurries what is open."""
+        self._later.append(_Later(action, object_ids, hurry))
 
     def settle(self) -> None:
-        """Do what waited, as long as no job is open."""
-        while self._later and not self._open:
-            self._later.pop(0)()
+        """Do what waited and need not wait any more."""
+        while (ready := self._ready()) is not None:
+            self._later.remove(ready)
+            ready.action()
+        for waiting in self._later:
+            waiting.hurry()
+
+    def _ready(self) -> _Later | None:
+        before = list(self._objects.values())
+        for waiting in self._later:
+            if not any(have_common(waiting.object_ids, one) for one in before):
+                return waiting
+            before.append(waiting.object_ids)
+        return None
 
     def clear(self) -> None:
         """Forget all jobs and what waits for them."""
         self._open.clear()
+        self._objects.clear()
         self._later.clear()
 
     def __bool__(self) -> bool:
@@ -320,9 +379,16 @@ class History:
         self._held = 0
 
     def push(self, step: Step) -> None:
-        """Remember a step that was just made; what was undone before can no longer be redone."""
+        """Remember a step that was just made; what was undone before can no longer be redone.
+
+        What was asked for after it and has ended already stays after it, so that it is taken back first. A step that
+        is not whole comes last: it is taken back at once.
+        """
         self._undone.clear()
-        self._done.append(step)
+        at = len(self._done)
+        while step.is_whole and at and self._done[at - 1].number > step.number > 0:
+            at -= 1
+        self._done.insert(at, step)
         self._held += step.nbytes
         while len(self) > self.max_steps or (len(self) > self.min_steps and self._held > self.max_bytes):
             self._held -= self._done.popleft().nbytes

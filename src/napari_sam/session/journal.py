@@ -61,6 +61,7 @@ class Journal:
         self._lock = Lock()
         self._file: int | None = None
         self._next = self._end = 0
+        self._owed: list[tuple[str, Record]] = []
         if self.path is not None:
             self._open(self.path, each)
 
@@ -73,19 +74,20 @@ class Journal:
             It could not be written.
         """
         with self._lock:
-            if self._file is None:
-                return -1
-            line = pack_line(
-                {"n": self._next, "time": datetime.now(UTC).isoformat(), "event": event, **values}
-            )
-            try:
-                written = os.write(self._file, line)
-                while written < len(line):
-                    written += os.write(self._file, line[written:])
-            except OSError as error:
-                raise SessionError(f"cannot write {self.path}: {error}; make room on the disk") from error
-            at, self._end, self._next = self._end, self._end + len(line), self._next + 1
-            return at
+            self._pay()
+            return self._write(event, values)
+
+    def owe(self, event: str, **values: Any) -> None:
+        """Add a record of what has happened already: if it cannot be written now, it is before the next one.
+
+        Raises
+        ------
+        SessionError
+            It could not be written yet.
+        """
+        with self._lock:
+            self._owed.append((event, values))
+            self._pay()
 
     def read(self, at: int) -> Record:
         """The record that begins at a place that `append` gave.
@@ -110,6 +112,8 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the file; nothing is kept from here on."""
+        with self._lock, suppress(SessionError):
+            self._pay()
         with self._lock:
             if self._file is not None:
                 os.close(self._file)
@@ -126,6 +130,26 @@ class Journal:
             return not _lock(file)
         finally:
             os.close(file)
+
+    def _pay(self) -> None:
+        while self._owed:
+            self._write(*self._owed[0])
+            del self._owed[0]
+
+    def _write(self, event: str, values: Record) -> int:
+        if self._file is None:
+            return -1
+        line = pack_line({"n": self._next, "time": datetime.now(UTC).isoformat(), "event": event, **values})
+        try:
+            written = os.write(self._file, line)
+            while written < len(line):
+                written += os.write(self._file, line[written:])
+        except OSError as error:
+            with suppress(OSError):  # half a record must not stand before the next one
+                os.ftruncate(self._file, self._end)
+            raise SessionError(f"cannot write {self.path}: {error}; make room on the disk") from error
+        at, self._end, self._next = self._end, self._end + len(line), self._next + 1
+        return at
 
     def _open(self, path: Path, each: Callable[[int, Record], object]) -> None:
         try:
@@ -203,6 +227,16 @@ def unpack_line(line: bytes) -> Record | None:
     return record
 
 
+def whole_records(path: Path) -> Iterator[tuple[bytes, Record]]:
+    """Lines of a journal and their records, up to the first that is broken or missing."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
+            record = unpack_line(line)
+            if record is None or record["n"] != number:
+                return
+            yield line, record
+
+
 def cut_journal(folder: str | Path) -> int:
     """Drop a broken record and all after it, keeping the old file as ``journal.jsonl.broken``.
 
@@ -217,13 +251,7 @@ def cut_journal(folder: str | Path) -> int:
         Not even the first record is whole.
     """
     path = Path(folder) / FILE_NAME
-    kept: list[bytes] = []
-    with path.open("rb") as file:
-        for line in file:
-            record = unpack_line(line)
-            if record is None or record["n"] != len(kept):
-                break
-            kept.append(line)
+    kept = [line for line, _ in whole_records(path)]
     if not kept:
         raise SessionError(f"{path} holds no whole record; nothing of it can be used")
     os.replace(path, path.with_name(f"{FILE_NAME}.broken"))

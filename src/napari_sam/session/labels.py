@@ -38,12 +38,25 @@ class LabelArray:
         Told of every change before it is made; forgets everything by default.
     lock : RLock
         Held from reading what is there until the change is made.
+    painted : dict of (int, PlaneRef) to int
+        By label and plane, the number of the last stroke by hand that gave or took voxels of it; 0 for any label.
     """
 
     array: Any
     level: int = 0
     journal: Journal = field(default_factory=lambda: Journal(None))
     lock: Any = field(default_factory=RLock)
+    painted: dict[tuple[int, PlaneRef], int] = field(default_factory=dict)
+
+    def note_painted(self, delta: LabelDelta, job: int) -> None:
+        """Know that a change was made by hand: no work that was ordered before writes there any more."""
+        _, before, after = delta.unpacked()
+        for label in {0, *before.tolist(), *after.tolist()}:
+            self.painted[label, delta.plane] = job
+
+    def is_painted(self, label: int, plane: PlaneRef, since: int) -> bool:
+        """Whether somebody painted an object, or anything for 0, in a plane since a job was ordered."""
+        return self.painted.get((label, plane), 0) > since
 
     def index(self, plane: PlaneRef, box_yxyx: BoxYXYX) -> tuple[slice | int, ...]:
         """Index of a box in a plane."""

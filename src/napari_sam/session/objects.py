@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from napari_sam.core.planes import PackedRegion, PlaneRef, Region
@@ -22,6 +23,10 @@ class ObjectState(StrEnum):
     DRAFT = "draft"
     PROPAGATED = "propagated"
     REVIEWED = "reviewed"
+
+
+NOT_CARRIED: Mapping[str, Any] = MappingProxyType({"anchors": {}, "state": ObjectState.DRAFT})
+"""What the record says of an object that has to be carried anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Orders:
     def __init__(self, job: Callable[[ask.Request], Job], deliver: Callable[[Event], None]) -> None:
         self._generation = 0
         self._latest: dict[str, int] = {}
-        self._open: set[int] = set()
+        self._open: dict[int, ask.Request] = {}
         self._left_at = 0
         self._thread = InferenceThread(job, deliver)
 
@@ -56,7 +56,7 @@ class Orders:
         request = replace(request, generation=generation)
         if request.lane is not None:
             self._latest[request.lane] = generation
-        self._open.add(generation)
+        self._open[generation] = request
         self._thread.submit(request)
         return generation
 
@@ -80,11 +80,10 @@ class Orders:
         self._left_at = self._generation
 
     def is_fresh(self, request: ask.Request) -> bool:
-        """Whether it is about this image, and no newer request of its lane was made; writing is always news."""
+        """Whether it is about this image, and no newer request of its lane was made."""
         if request.generation <= self._left_at:
             return isinstance(request, ask.ListModels | ask.LoadModel | ask.SaveLabels)
-        written = isinstance(request, ask.Propagate)
-        return written or self.is_latest(request)
+        return self.is_latest(request)
 
     def is_latest(self, request: ask.Request) -> bool:
         """Whether no newer request of its lane was made."""
@@ -92,7 +91,11 @@ class Orders:
 
     def ended(self, request: ask.Request) -> None:
         """Note that the last event of a request has arrived."""
-        self._open.discard(request.generation)
+        self._open.pop(request.generation, None)
+
+    def is_open(self, matches: Callable[[ask.Request], bool]) -> bool:
+        """Whether a request that matches has not ended."""
+        return any(map(matches, self._open.values()))
 
     @property
     def is_busy(self) -> bool:

@@ -34,6 +34,8 @@ class Predictions:
         self._session = session
         self._numbers: dict[tuple[int, PlaneRef], int] = {}
         self._earlier: dict[tuple[int, PlaneRef], Asked] = {}
+        self._answered: dict[tuple[int, PlaneRef], Marks] = {}
+        self._to_keep: set[int] = set()
         self._next = 1
 
     def number_of(self, object_id: int, plane: PlaneRef) -> int:
@@ -44,6 +46,8 @@ class Predictions:
         """Begin with another image."""
         self._numbers.clear()
         self._earlier.clear()
+        self._answered.clear()
+        self._to_keep.clear()
         self._next = 1
 
     def remember(self, asked: Mapping[tuple[int, PlaneRef], Asked], following: int) -> None:
@@ -100,8 +104,9 @@ class Predictions:
         record.set_prediction(request.plane, prediction)
         record.scale = prediction.scale
         self._numbers[record.object_id, request.plane] = request.number
+        self._answered[record.object_id, request.plane] = request.marks
         if not request.is_known:
-            session.journal.append(
+            session.note(
                 "answer",
                 number=request.number,
                 object=record.object_id,
@@ -117,13 +122,42 @@ class Predictions:
         if record is session.record:
             self.show([request.plane])
 
+    def take_end(self, request: ask.Predict, *, is_answered: bool) -> None:
+        """Know that a question has ended, and keep its answer if the user wished so before it was there."""
+        record = self._session.objects.get(request.object_id)
+        if record is None:
+            return
+        if not is_answered:
+            record.forget_question(request.plane, request.marks)
+        if record.object_id in self._to_keep:
+            self.keep(record)
+
+    def keep(self, record: ObjectRecord) -> None:
+        """Write what is pending of an object, as one step, and what marks are answered with that have no answer yet."""
+        self._to_keep.discard(record.object_id)
+        if self._session.orders.is_open(lambda request: self._awaits(record, request)):
+            self._to_keep.add(record.object_id)
+        if record.pending:
+            writer = self._session.writer
+            writer.when_written(
+                lambda: writer.write("keep", record.commits()), [record.object_id], cancels=()
+            )
+
+    def _awaits(self, record: ObjectRecord, request: ask.Request) -> bool:
+        """Whether a request will answer marks of an object that no answer is shown for, not even another model's."""
+        if not isinstance(request, ask.Predict) or request.object_id != record.object_id:
+            return False
+        plane, marks = request.plane, request.marks
+        shown = self._answered[record.object_id, plane] if plane in record.predictions else Marks()
+        return record.asked.get(plane) is marks and not marks.same_as(shown)
+
     def _fit(self, record: ObjectRecord, request: ask.Predict, prediction: MaskPrediction) -> None:
         """Choose, of several answers to a click, the one most like the object in the planes beside it."""
         plane = request.plane
         chosen = fitting(prediction, plane.index, record.parallel_masks(plane))
         if chosen.chosen != prediction.chosen:
             record.set_prediction(plane, chosen)
-            self._session.journal.append("choose", number=request.number, chosen=chosen.chosen)
+            self._session.note("choose", number=request.number, chosen=chosen.chosen)
 
     def choose(self, plane: PlaneRef, prediction: MaskPrediction) -> None:
         """Take another of the masks that the model gave for the active object in a plane."""
@@ -131,7 +165,7 @@ class Predictions:
         record.set_prediction(plane, prediction)
         record.answered.pop(plane, None)
         number = self.number_of(record.object_id, plane)
-        session.journal.append("choose", number=number, chosen=prediction.chosen)
+        session.note("choose", number=number, chosen=prediction.chosen)
         self.show([plane])
 
     def show(self, planes: Iterable[PlaneRef]) -> None:

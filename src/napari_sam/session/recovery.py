@@ -44,7 +44,7 @@ from napari_sam.session.labels import (
 from napari_sam.session.made import Made, MadeWith, made_changes, made_of
 from napari_sam.session.many import removals, write_many
 from napari_sam.session.marks import Marks
-from napari_sam.session.objects import ObjectRecord
+from napari_sam.session.objects import NOT_CARRIED, ObjectRecord
 from napari_sam.session.restoring import restore_writes
 
 LABELS = "labels.zarr"
@@ -251,7 +251,9 @@ class Story:
         self.n_steps += 1
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         self._apply(changes)
-        writing = Writing(record["title"], record["object"], changes, model=record.get("model", 0))
+        number, model = record.get("number", 0), record.get("model", 0)
+        writing = Writing(record["title"], record["object"], changes, number=number, model=model)
+        self.last_job = max(self.last_job, number)
         request = record.get("request") or {}
         if request.get("kind") == ask.ImportLabels.__name__:
             self.copied.append((request["offset"] + 1, request["largest"]))
@@ -276,7 +278,7 @@ class Story:
     def _on_end(self, at: int, record: Record) -> None:
         job = self.jobs.pop(record["job"], None)
         if job is not None and record["how"] != "finished":
-            job.writing.cut_short(self.objects, is_whole=not job.all_or_nothing)
+            job.writing.cut_short(self.objects, NOT_CARRIED, is_whole=not job.all_or_nothing)
         changes = tuple(self._change(value) for value in record.get("changes", ()))
         changes += made_changes(decode(record.get("made", [])), self.objects)
         self._apply(changes)

@@ -191,6 +191,7 @@ class _Player:
         kept = Kept(self._journal, record["job"])
         kept(delta)
         self._moved[at] = kept.at
+        self._need_labels().note_painted(delta, record["job"])
         impose(self._need_labels(), delta)
 
     def _end(self, record: Record) -> None:

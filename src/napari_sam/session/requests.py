@@ -208,8 +208,8 @@ class Predict(Request):
 
     @property
     def lane(self) -> str:
-        """One answer a plane."""
-        return f"predict {self.plane}"
+        """One answer an object and plane."""
+        return f"predict {self.object_id} {self.plane}"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -315,11 +315,6 @@ class Propagate(Request):
             starts=self.starts,
         )
         return {one.object_id: one for one in (first, *self.others)}
-
-    @property
-    def lane(self) -> str:
-        """One propagation at a time."""
-        return "propagate"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

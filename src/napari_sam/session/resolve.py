@@ -25,6 +25,9 @@ class Blocked:
     reason: str
 
 
+EMPTY_RANGE = Blocked("The plane range is empty; its first plane must not be larger than its last.")
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
     """What the window shows at one moment.
@@ -162,7 +165,7 @@ def _propagation_blocked(seeds: list[int], reach: range, size: int) -> Blocked |
     if not seeds:
         return Blocked("Click on the object in at least one plane first.")
     if len(reach) == 0:
-        return Blocked("The plane range is empty; its first plane must not be larger than its last.")
+        return EMPTY_RANGE
     if not any(index in reach for index in seeds):
         return Blocked(
             f"No plane with prompts lies in the planes {reach.start} to {reach.stop - 1}; widen the range."

@@ -25,6 +25,7 @@ from napari_sam.core.planes import PlaneRef
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.core.results import MaskPrediction
 from napari_sam.core.spaces import level_geometry
+from napari_sam.errors import PromptError, SessionError
 from napari_sam.inference.sight import FULL, Sight
 from napari_sam.io.export import ExportOptions
 from napari_sam.io.label_source import own_axes
@@ -49,6 +50,7 @@ from napari_sam.session.preview import PreviewArray, Redraw
 from napari_sam.session.progress import Progress
 from napari_sam.session.recovery import Recovered
 from napari_sam.session.resolve import (
+    EMPTY_RANGE,
     Blocked,
     ResolvedSession,
     Snapshot,
@@ -329,11 +331,9 @@ class Session:
         self.changed.emit()
 
     def commit(self) -> None:
-        """Write the previewed masks of the active object into the labels."""
-        record = self.record
-        if self.labels is None or not record.pending:
-            return
-        self.writer.write("keep", record.commits())
+        """Write the previewed masks of the active object into the labels; once they are there, if it is asked for them."""
+        if self.labels is not None:
+            self.predictions.keep(self.record)
 
     def erase_object(self) -> None:
         """Remove the active object's labels and marks, as one step."""
@@ -356,11 +356,24 @@ class Session:
     def propagate_objects(
         self, object_ids: Iterable[int], settings: PropagationSettings | None = None
     ) -> None:
-        """Carry several objects together, each from its own planes, as one step; others are not touched."""
+        """Carry several objects together, each from its own planes, as one step; others are not touched.
+
+        It begins when what was asked for before has ended; where that was for the same objects, it is cancelled.
+        """
         resolved = self.resolved
         if isinstance(resolved, Blocked) or self.labels is None:
             return
+        if not resolved.reach:
+            self.failed.emit(PromptError(EMPTY_RANGE.reason))
+            return
         settings = propagation_settings(self.state, resolved.reach, settings)
+        ids = tuple(object_ids)
+        self.writer.when_written(lambda: self._carry(ids, resolved, settings), ids, (ask.Propagate,))
+
+    def _carry(
+        self, object_ids: Iterable[int], resolved: ResolvedSession, settings: PropagationSettings
+    ) -> None:
+        assert self.labels is not None
         records = [r for r in map(self.objects.get, object_ids) if r is not None]
         found = [self.editing.carried(record, resolved.reach, settings) for record in records]
         carried = [one for one in found if one is not None]
@@ -424,11 +437,11 @@ class Session:
 
     def undo(self) -> None:
         """Take the last step back; a running propagation is cancelled first."""
-        self.writer.when_written(lambda: self.writer.replay(self.history.undo(), forward=False))
+        self.writer.when_written(lambda: self.writer.replay(forward=False))
 
     def redo(self) -> None:
         """Make the step again that was taken back last."""
-        self.writer.when_written(lambda: self.writer.replay(self.history.redo(), forward=True))
+        self.writer.when_written(lambda: self.writer.replay(forward=True))
 
     def close(self, timeout: float | None = 5.0) -> bool:
         """End the inference thread after its present step; True once it has ended."""
@@ -439,6 +452,13 @@ class Session:
         return self.orders.close(timeout)
 
     # Between the parts
+
+    def note(self, event: str, **values: Any) -> None:
+        """Note in the journal what has happened already; what does not fit is said, and noted once there is room."""
+        try:
+            self.journal.owe(event, **values)
+        except SessionError as error:
+            self.failed.emit(error)
 
     def object(self, object_id: int) -> ObjectRecord:
         """The object of this label, made if it is not there."""
@@ -486,7 +506,7 @@ class Session:
             self._change_model()
         elif name == "seen_level":
             self._look_again()
-        self.journal.append("setting", name=name, value=encode(info.args[0]))
+        self.note("setting", name=name, value=encode(info.args[0]))
         self.changed.emit()
 
     def _change_model(self) -> None:

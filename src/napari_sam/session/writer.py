@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_sam.core.arrays import Array
-from napari_sam.core.planes import PlaneRef, Region
+from napari_sam.core.planes import PlaneRef, Region, hull_of
 from napari_sam.core.results import LabelEdit
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.following import follow_values
 from napari_sam.session.history import (
+    ALL_OBJECTS,
     NOWHERE,
     Change,
     LabelWrite,
@@ -22,16 +23,19 @@ from napari_sam.session.history import (
     Step,
     Writing,
     encode_changes,
+    have_common,
 )
+from napari_sam.session.labels import LabelChange, hull
 from napari_sam.session.made import Made, lasting, made_changes, made_of
 from napari_sam.session.objects import ObjectRecord, PlaneScore
 
 if TYPE_CHECKING:
-    from napari_sam.session.labels import LabelChange
     from napari_sam.session.many import Written
     from napari_sam.session.restoring import Restored
     from napari_sam.session.session import Session
 
+TAKE_LONG = (ask.Propagate, ask.Refine, ask.AgreeAlongAxes)
+"""Kinds of requests that ask the model about many planes."""
 NOT_KEPT = ("generation", "labels", "volume", "journal", "source")
 """Fields of requests that the journal does not hold: they are the session's own."""
 
@@ -55,12 +59,20 @@ class Writer:
         """Change marks or records; at once, and as one step."""
         session = self._session
         session.hand.finish()
-        step = Step(title, session.state.object_id, tuple(changes))
-        session.journal.append("step", title=title, object=step.object_id, changes=encode_changes(changes))
+        step = Step(title, session.state.object_id, tuple(changes), number=session.orders.reserve())
+        session.journal.append(
+            "step",
+            title=title,
+            object=step.object_id,
+            number=step.number,
+            changes=encode_changes(changes),
+        )
         session.history.push(step)
         self._apply(step.changes)
 
-    def order(self, title: str, request: ask.Request, changes: Sequence[Change] = ()) -> None:
+    def order(
+        self, title: str, request: ask.Request, changes: Sequence[Change] = (), object_id: int | None = None
+    ) -> None:
         """Order a job that writes labels; what it writes becomes one step together with the changes.
 
         Parameters
@@ -71,54 +83,77 @@ class Writer:
             Its answers are Written.
         changes : sequence of Change
             Made at once.
+        object_id : int, optional
+            What it is about; the active object by default.
         """
         session = self._session
         session.hand.finish()
-        job, object_id = session.orders.reserve(), session.state.object_id
+        job, object_id = session.orders.reserve(), object_id or session.state.object_id
         model = session.opening.model_number
         session.journal.append(
             "step",
             title=title,
             object=object_id,
             job=job,
+            number=job,
             changes=encode_changes(changes),
             model=model,
             request=self._encoded(request),
         )
-        session.ledger.begin(job, Writing(title, object_id, tuple(changes), model=model))
+        writing = Writing(title, object_id, tuple(changes), number=job, model=model)
+        session.ledger.begin(job, writing, changed_by(request))
         self._apply(changes)
         session.orders.submit(request, job)
 
     def write(self, title: str, edits: Sequence[LabelEdit]) -> None:
-        """Write edits of the active object, as one step."""
+        """Write edits of one object, as one step."""
         session = self._session
-        assert session.labels is not None
+        if session.labels is None or not edits:
+            return
+        record = session.object(edits[0].label)
         request = ask.WriteLabels(
             labels=session.labels,
             edits=tuple(edits),
             policy=session.state.policy,
-            replaces=dict(session.record.written),
-            scores=_scores(session.record, edits),
+            replaces=dict(record.written),
+            scores=_scores(record, edits),
         )
-        self.order(title, request)
+        self.order(title, request, object_id=record.object_id)
 
     # Undo and redo
 
-    def when_written(self, action: Callable[[], None]) -> None:
-        """Run `action` once no labels are being written; a propagation is cancelled for it."""
+    def when_written(
+        self,
+        action: Callable[[], None],
+        object_ids: Iterable[int] | None = None,
+        cancels: tuple[type[ask.Request], ...] = TAKE_LONG,
+    ) -> None:
+        """Run `action` once none of these objects, of all by default, is being written.
+
+        Requests of the kinds that it `cancels` are not waited for any longer than it takes to stop them.
+        """
         session = self._session
         session.hand.finish()
-        session.ledger.after(action)
-        session.orders.cancel(lambda request: isinstance(request, ask.Propagate))
+        ids = ALL_OBJECTS if object_ids is None else frozenset(object_ids)
+
+        def hurry() -> None:
+            session.orders.cancel(lambda r: isinstance(r, cancels) and have_common(changed_by(r), ids))
+
+        session.ledger.after(action, ids, hurry)
         session.ledger.settle()
 
-    def replay(self, step: Step | None, forward: bool) -> None:
-        """Make a step again, or take it back."""
-        session = self._session
+    def replay(self, forward: bool) -> None:
+        """Take the last step back, or make again what was taken back last."""
+        session, history = self._session, self._session.history
+        step = history.next_redo if forward else history.next_undo
         if step is None:
             return
         job = session.orders.reserve()
         session.journal.append("redo" if forward else "undo", job=job if step.writes else None)
+        if forward:
+            history.redo()
+        else:
+            history.undo()
         if step.changes:
             session.state.object_id = step.object_id
             self._apply(step.ordered(forward))
@@ -142,10 +177,14 @@ class Writer:
         region = region if region is not None and region.area else None
         before, _ = self._kept.get(edit.label, {}).get(edit.plane, (NOWHERE, None))
         writing.writes.append(LabelWrite(written.at, edit.plane, edit.label, before))
-        record = session.object(edit.label)
+        record, labels = session.object(edit.label), session.labels
+        seen = record.written.get(edit.plane)
         self.set_written(record, edit.plane, region, written.at, None if region in (None, asked) else asked)
         if written.change is not None:
             self._follow(written.change, written.kept.over)
+        if labels is not None and labels.is_painted(edit.label, edit.plane, since=writing.number):
+            box = hull(edit.region, seen)
+            self._follow(LabelChange(edit.plane, box, labels.read(edit.plane, box)))
         if written.score is not None:
             writing.drawn.add((edit.label, edit.plane.time))
         record.set_score(edit.plane, written.score if region is not None else None)
@@ -162,11 +201,14 @@ class Writer:
         writing.changes += changes
         return made
 
-    def take_restored(self, restored: Restored) -> None:
-        """Note that a change of labels was taken back or made again."""
-        write = restored.write
+    def take_restored(self, restored: Restored, job: int) -> None:
+        """Note that a change of labels was taken back or made again by a job."""
+        write, labels = restored.write, self._session.labels
+        box, values = restored.change.box_yxyx, restored.change.values
+        is_painted = labels is not None and labels.is_painted(0, write.plane, since=job)
         if write.object_id > 0:
             record = self._session.object(write.object_id)
+            seen = record.written.get(write.plane)
             self.set_written(
                 record, write.plane, restored.region, restored.at, restored.asked, restored.is_kept
             )
@@ -175,10 +217,13 @@ class Writer:
             elif write.plane not in record.answered:
                 self._session.editing.settle(record, [write.plane])
             record.set_score(write.plane, restored.score)
-        if write.object_id == 0 or (write.object_id > 0 and write.plane in record.corrected):
-            self._follow(restored.change)
-        else:
-            self._follow(restored.change, restored.over)
+            if is_painted and seen is not None:
+                box = hull_of([box, seen.box_yxyx])
+        if labels is not None and is_painted:  # what the job left there is not there any more
+            values = labels.read(write.plane, box)
+        is_by_hand = write.object_id == 0 or (write.object_id > 0 and write.plane in record.corrected)
+        among = None if is_painted or is_by_hand else restored.over
+        self._follow(LabelChange(write.plane, box, values), among)
 
     def set_written(
         self,
@@ -283,6 +328,13 @@ class Writer:
     def forget(self) -> None:
         """Begin with another image."""
         self._kept = {}
+
+
+def changed_by(request: ask.Request) -> frozenset[int]:
+    """The objects whose masks a request changes, of those that are there."""
+    if isinstance(request, ask.RemoveObjects):
+        return frozenset(np.unique(request.places[:, 1]).tolist()) | set(request.painted) | {request.into}
+    return frozenset(_objects_of(request))
 
 
 def _objects_of(request: ask.Request) -> Iterable[int]:

@@ -15,6 +15,7 @@ import queue
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,16 +106,18 @@ class Desk:
         self.session.set_marks(marks)
         self.settle()
 
+    def step(self, timeout: float = 0.05) -> None:
+        """Let one event in, if one comes."""
+        with suppress(queue.Empty):
+            self._queue.get(timeout=timeout)()
+
     def settle(self, timeout: float = 60.0) -> None:
         """Let events in until nothing runs."""
         end = time.monotonic() + timeout
         while self.session.is_busy:
             if time.monotonic() > end:
                 raise TimeoutError("the session did not come to rest")
-            try:
-                self._queue.get(timeout=0.05)()
-            except queue.Empty:
-                continue
+            self.step()
 
     @property
     def labels(self) -> Array:
@@ -144,8 +147,8 @@ class Script:
         self.desk, self.centres = desk, centres
         self._random = np.random.default_rng(seed)
 
-    def step(self) -> str:
-        """Do one thing and wait until it is done; returns what it was."""
+    def step(self, *, settle: bool = True) -> str:
+        """Do one thing and, unless told otherwise, wait until it is done; returns what it was."""
         weights = {
             "click": 6,
             "keep": 4,
@@ -159,7 +162,8 @@ class Script:
         names, share = list(weights), np.array(list(weights.values()), float)
         name = str(self._random.choice(names, p=share / share.sum()))
         getattr(self, f"_{name}")()
-        self.desk.settle()
+        if settle:
+            self.desk.settle()
         return name
 
     def _click(self) -> None:
