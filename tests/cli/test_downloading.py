@@ -21,8 +21,10 @@ BAR = "remote.safetensors: 100%"
 @pytest.fixture(autouse=True)
 def forget_the_encoder():
     jobs._open_encoder.cache_clear()
+    jobs._load.cache_clear()
     yield
     jobs._open_encoder.cache_clear()
+    jobs._load.cache_clear()
 
 
 @pytest.fixture

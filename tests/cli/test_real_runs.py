@@ -16,15 +16,18 @@ import zarr
 import napari_sam as ns
 from napari_sam.cli import jobs
 from napari_sam.cli.labelling import partial_path
+from napari_sam.core.models import ModelSpec
+from napari_sam.core.planes import PlaneRef
+from napari_sam.core.prompts import PromptSet
 from napari_sam.embedding import ZarrStore
 from napari_sam.embedding.default import FOLDER_NAME
+from napari_sam.io.volume import open_volume
 from napari_sam.testing.phantoms import Look, ball_volume
 
 N_PLANES = 60
 
 
-@pytest.fixture(scope="module")
-def model_path(tmp_path_factory):
+def write_model(path, seed):
     import torch
 
     from napari_sam.model.checkpoints import save_safetensors
@@ -32,10 +35,14 @@ def model_path(tmp_path_factory):
     from napari_sam.model.sam import build_sam
 
     torch.set_num_threads(1)
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    torch.manual_seed(seed)
     save_safetensors(build_sam(CONFIGS["micro_test"]), path)
     return path
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", 3)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +66,16 @@ def write_prompts(path, plane_range):
     return path
 
 
+def forget_what_was_loaded():
+    jobs._open_encoder.cache_clear()
+    jobs._load.cache_clear()
+
+
 @pytest.fixture(autouse=True)
 def fresh_process_state():
-    jobs._open_encoder.cache_clear()
+    forget_what_was_loaded()
     yield
-    jobs._open_encoder.cache_clear()
+    forget_what_was_loaded()
 
 
 def kill_when(condition, *arguments):
@@ -230,7 +242,7 @@ def test_segment_killed_and_resumed(call, noisy_path, model_path, tmp_path, coun
     assert done >= 3
     assert len(count_encodes) == len(records(cache)) - done
     assert not partial_path(out).exists()
-    jobs._open_encoder.cache_clear()
+    forget_what_was_loaded()
     assert call(*shared, "--cache", tmp_path / "other", "--output", whole)[0] == 0
     np.testing.assert_array_equal(read_labels(out), read_labels(whole))
     assert read_labels(whole).any()
@@ -264,6 +276,34 @@ def test_cluster_gives_what_one_process_gives(
         assert code == 0, err
         np.testing.assert_array_equal(read_labels(outs[0]), read_labels(outs[1]))
         assert read_labels(outs[0]).any()
+
+
+@pytest.mark.parametrize("replaced", ["volume", "model"])
+def test_a_worker_that_lives_on_sees_that_a_file_was_replaced(tmp_path, replaced):
+    volume, model = tmp_path / "image.tif", write_model(tmp_path / "tiny.safetensors", 1)
+    images = [ball_volume((5, 64, 64), radii=25.0, look=Look(noise=20, seed=seed)).image for seed in (1, 2)]
+    prompts = {1: PromptSet(box_yxyx=[10, 10, 50, 50])}
+
+    def answer():
+        with open_volume(volume, axes="ZYX") as source:
+            job = jobs.make_job(source, "ZYX", ModelSpec(str(model)), tmp_path / "cache")
+        return jobs.segment_plane(job, (PlaneRef(0, 1), prompts))[0].predicted_iou
+
+    tifffile.imwrite(volume, images[0])
+    before = answer()
+    if replaced == "volume":
+        tifffile.imwrite(volume, images[1])
+    else:
+        write_model(model, 2)
+    after = answer()
+    forget_what_was_loaded()
+    assert before != after == answer()
+
+
+def test_a_model_is_loaded_once_for_several_commands(tmp_path, few_path, model_path):
+    with open_volume(few_path, axes="ZYX") as source:
+        made = [jobs.make_job(source, "ZYX", ModelSpec(str(model_path)), tmp_path) for _ in range(2)]
+    assert jobs.open_encoder(made[0]).predictor is jobs.open_encoder(made[1]).predictor
 
 
 def test_error_on_a_worker_is_named_here(call, noisy_path, tmp_path, cluster):

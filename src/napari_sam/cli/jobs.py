@@ -1,17 +1,18 @@
 """What a process does for a command: the same functions run here and on the machines of a cluster.
 
-A `Job` says everything a process needs as plain data. The model is loaded and the volume opened at first
-use, once a process; neither is ever sent.
+A `Job` says everything a process needs as plain data. A process opens the volume once a command, and loads the
+model once, until its file is another; neither is ever sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from napari_sam.core.contrast import Contrast
 from napari_sam.core.models import ModelSpec
@@ -21,6 +22,7 @@ from napari_sam.core.results import PropagationStep
 
 if TYPE_CHECKING:
     from napari_sam.inference.encode import CachedEncoder
+    from napari_sam.inference.predictor import SamPredictor
     from napari_sam.io.volume import Volume
     from napari_sam.propagation.settings import PropagationSettings
 
@@ -47,6 +49,10 @@ class Job:
         Whether chunks that are not stored are an error.
     must_keep : bool
         Whether embeddings that cannot be kept are an error.
+    weights : (int, int), optional
+        When the model's file was changed, in nanoseconds, and its bytes; None before it was fetched.
+    command : str
+        Differs from command to command, so that a worker which outlives one looks at the files anew.
     """
 
     spec: ModelSpec
@@ -57,22 +63,27 @@ class Job:
     channel: int | None = None
     strict: bool = False
     must_keep: bool = False
+    weights: tuple[int, int] | None = None
+    command: str = field(default_factory=lambda: uuid4().hex)
 
 
 def make_job(volume: Volume, axes: str | None, spec: ModelSpec, cache: Path | None, time: int = 0) -> Job:
     """Describe the work on an open volume. A checkpoint file becomes an absolute path."""
     from napari_sam.inference.contrast import estimate_contrast
+    from napari_sam.inference.registry import model_file
 
     path = Path(spec.name).expanduser()
     if path.is_file():
         spec = replace(spec, name=str(path.absolute()))
+    file = model_file(spec.name)
+    weights = (file.stat().st_mtime_ns, file.stat().st_size) if file.is_file() else None
     folder = str(cache.expanduser().absolute()) if cache else None
     assert volume.source is not None
-    return Job(spec, volume.source, axes, estimate_contrast(volume, time), folder)
+    return Job(spec, volume.source, axes, estimate_contrast(volume, time), folder, weights=weights)
 
 
 def open_encoder(job: Job) -> CachedEncoder:
-    """Model and volume of a job; the last one is kept, so a process loads once."""
+    """Model and volume of a job; the last ones are kept."""
     with _loading:
         return _open_encoder(job)
 
@@ -81,11 +92,18 @@ def open_encoder(job: Job) -> CachedEncoder:
 def _open_encoder(job: Job) -> CachedEncoder:
     from napari_sam.cli.options import open_input, open_store
     from napari_sam.inference.encode import CachedEncoder
-    from napari_sam.inference.predictor import load_spec
 
     store = open_store(Path(job.cache) if job.cache else None, job.must_keep)
     volume = open_input(Path(job.volume), job.axes, job.channel, job.strict)
-    return CachedEncoder(volume, load_spec(job.spec, progress=True), store, job.contrast)
+    return CachedEncoder(volume, _load(job.spec, job.weights), store, job.contrast)
+
+
+@lru_cache(maxsize=1)
+def _load(spec: ModelSpec, weights: tuple[int, int] | None) -> SamPredictor:
+    """Once for each version of the file."""
+    from napari_sam.inference.predictor import load_spec
+
+    return load_spec(spec, progress=True)
 
 
 def embed_plane(job: Job, plane: PlaneRef) -> bool:
