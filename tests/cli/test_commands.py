@@ -198,22 +198,36 @@ def test_smaller_id_keeps_the_pixel_in_any_order():
     ]
     for order in (steps, steps[::-1]):
         labels = np.zeros((3, *shape), np.uint8)
-        labelling.fill(labels, order)
+        tally = labelling.fill(labels, order)
         assert labels[1, 0].tolist() == [1, 1, 1, 1, 2, 2]
+        assert [tally.voxels[i].total() for i in (1, 2)] == np.bincount(labels.ravel())[1:].tolist()
 
 
 def test_tally_describes_doubt_and_nothing():
     square = np.zeros((6, 6), bool)
     square[1:5, 1:5] = True
-    tally = labelling.Tally()
     doubt = Doubt.of({DoubtReason.AREA: DOUBTFUL})
-    tally.add(PropagationStep(3, PlaneRef(0, 2), Region.from_mask(square), 0.9, 0.4, doubt=doubt))
-    tally.add(
-        PropagationStep(3, PlaneRef(0, 3), Region.from_mask(square), 0.9, 0.4)
-    )  # the window finds none, too
+    steps = [
+        PropagationStep(3, PlaneRef(0, 2), Region.from_mask(square), 0.9, 0.4, doubt=doubt),
+        PropagationStep(3, PlaneRef(0, 3), Region.from_mask(square), 0.9, 0.4),  # the window finds none, too
+    ]
+    tally = labelling.fill(np.zeros((4, 6, 6), np.uint8), steps)
     assert tally.describe(3, "cell") == "object 3 (cell): planes 2-3, 32 voxels; look at plane 2"
     assert "nothing was found" in tally.describe(4, "")
     assert tally.n_planes == 2
+
+
+@pytest.mark.parametrize("order", [[2, 5], [5, 2]])
+def test_an_object_that_lies_in_another_says_so(
+    call, image_path, phantom, fake_model, tmp_path, read_labels, order
+):
+    prompts, out = tmp_path / "p.json", tmp_path / "out.ome.zarr"
+    objects = [{"id": i, "prompts": [{"plane": 9, "positive": [[22, 20]]}]} for i in order]
+    prompts.write_text(json.dumps({"objects": objects}))
+    code, said, err = call("segment", image_path, "--prompts", prompts, "--output", out)
+    assert code == 0, err
+    assert f"object 2: planes 9-9, {(read_labels(out) == 2).sum()} voxels" in said
+    assert "object 5: all of it belongs to other objects" in said
 
 
 def test_ranges_in_words():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -50,32 +50,39 @@ def create_partial(output: Path, volume: Volume, plane: PlaneRef, max_id: int) -
     )
 
 
-def write_step(labels: Any, step: PropagationStep) -> None:
-    """Write one mask. Where objects meet, the smaller id keeps the pixel, whoever comes first."""
+def write_step(labels: Any, step: PropagationStep) -> Counter[int]:
+    """Write one mask; how many pixels each object gained by it, or lost where that is below 0.
+
+    Where objects meet, the smaller id keeps the pixel, whoever comes first.
+    """
     if not step.region.area:
-        return
+        return Counter()
     window: list[slice | int] = list(step.region.slices)
     window.insert(step.plane.axis, step.plane.index)
     before = np.asarray(labels[tuple(window)])
-    free = (before == 0) | (before > step.object_id)
-    labels[tuple(window)] = np.where(step.region.crop & free, before.dtype.type(step.object_id), before)
+    taken = step.region.crop & ((before == 0) | (before > step.object_id))
+    owners, counts = np.unique(before[taken], return_counts=True)
+    lost = {owner: -n for owner, n in zip(owners.tolist(), counts.tolist(), strict=True) if owner}
+    labels[tuple(window)] = np.where(taken, before.dtype.type(step.object_id), before)
+    return Counter({step.object_id: int(counts.sum()), **lost})
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the objects."""
+    """What became of the objects; `voxels` are those that they have in the labels, by object and plane."""
 
-    voxels: Counter[int] = field(default_factory=Counter)
-    planes: dict[int, set[int]] = field(default_factory=dict)
+    voxels: defaultdict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    found: set[int] = field(default_factory=set)
     ends: dict[int, list[tuple[int, StopReason]]] = field(default_factory=dict)
     doubtful: dict[int, list[int]] = field(default_factory=dict)
 
-    def add(self, step: PropagationStep) -> None:
-        """Count one step."""
+    def add(self, step: PropagationStep, written: Mapping[int, int]) -> None:
+        """Count one step, and what `write_step` made of it."""
         key, index = step.object_id, step.plane_index
+        for owner, change in written.items():
+            self.voxels[owner][index] += change
         if step.region.area:
-            self.voxels[key] += step.region.area
-            self.planes.setdefault(key, set()).add(index)
+            self.found.add(key)
             is_unsure = step.is_seed and step.predicted_iou < _UNSURE  # a seed has no doubt of its own
             if is_unsure or step.doubt.value >= DOUBTFUL:
                 self.doubtful.setdefault(key, []).append(index)
@@ -85,15 +92,16 @@ class Tally:
     @property
     def n_planes(self) -> int:
         """Planes that hold at least one object."""
-        return len(set().union(*self.planes.values())) if self.planes else 0
+        return len({index for planes in self.voxels.values() for index in +planes})
 
     def describe(self, object_id: int, name: str) -> str:
         """One line: what was found, where and why it ended, which planes look doubtful."""
         who = f"object {object_id}" + (f" ({name})" if name else "")
-        planes = sorted(self.planes.get(object_id, ()))
+        planes = +self.voxels[object_id]  # without those where it lost all to others
         if not planes:
-            return f"{who}: nothing was found; move its prompts or add some"
-        parts = [f"{who}: planes {planes[0]}-{planes[-1]}, {self.voxels[object_id]} voxels"]
+            why = "all of it belongs to other objects" if object_id in self.found else "nothing was found"
+            return f"{who}: {why}; move its prompts or add some"
+        parts = [f"{who}: planes {min(planes)}-{max(planes)}, {planes.total()} voxels"]
         parts += [f"ended at plane {i}, {why}" for i, why in sorted(self.ends.get(object_id, ()))]
         doubtful = sorted(self.doubtful.get(object_id, ()))
         if doubtful:
@@ -112,6 +120,5 @@ def fill(labels: Any, steps: Iterable[PropagationStep]) -> Tally:
     """Write all steps as they arrive."""
     tally = Tally()
     for step in steps:
-        write_step(labels, step)
-        tally.add(step)
+        tally.add(step, write_step(labels, step))
     return tally
