@@ -156,6 +156,20 @@ def test_bad_prompts_and_volume_are_one_line_each(call, image_path, prompts_path
     assert err.startswith("VolumeError")
 
 
+def test_large_ids_are_kept_in_zarr_and_refused_for_tiff_before_any_work(
+    call, image_path, fake_model, tmp_path, read_labels
+):
+    prompts, out = tmp_path / "p.json", tmp_path / "out.ome.zarr"
+    one = {"id": 5_000_000_000, "prompts": [{"plane": 9, "positive": [[22, 20]]}]}
+    prompts.write_text(json.dumps({"objects": [one]}))
+    code, _, err = call("segment", image_path, "--prompts", prompts, "--output", tmp_path / "out.tif")
+    assert (code, fake_model.n_encodes) == (1, 0)
+    assert "id 5000000000 needs more than the 32 bits of out.tif" in err
+    assert call("segment", image_path, "--prompts", prompts, "--output", out)[0] == 0
+    assert np.unique(read_labels(out)).tolist() == [0, 5_000_000_000]
+    assert not labelling.partial_path(tmp_path / "out.tif").exists()
+
+
 def test_ctrl_c_keeps_what_was_finished_until_the_next_run(
     call, image_path, prompts_path, fake_model, tmp_path, phantom
 ):

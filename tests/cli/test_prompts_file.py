@@ -88,6 +88,10 @@ def test_propagation_section(read):
         ({"objects": []}, "objects is empty"),
         ({"objects": [{"prompts": []}]}, r"objects\[0\] lacks the field 'id'"),
         ({"objects": [{"id": 0, "prompts": []}]}, r"objects\[0\]: id must be a whole number from 1, got 0"),
+        (
+            {"objects": [{"id": 2**64, "prompts": []}]},
+            "id must be at most 18446744073709551615, got 1844",
+        ),
         ({"objects": [{"id": True, "prompts": []}]}, "whole number"),
         ({"objects": [{"id": 7, "prompts": []}]}, "object 7 has no prompts"),
         ({"objects": [{"id": 7, "points": []}]}, "unknown field 'points'"),

@@ -23,6 +23,7 @@ from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import NapariSamError, PromptError
 from napari_sam.propagation.settings import Carry, Direction, Fusion, PropagationSettings
 
+MAX_ID = 2**64 - 1
 _ENTRY = ("plane", "positive", "negative", "box", "polygon", "mask")
 
 
@@ -203,6 +204,8 @@ class _Reader:
     def object(self, node: _Node, plane: PlaneRef) -> ObjectPrompts:
         fields = node.fields(("id", "name", "prompts"), ("id", "prompts"))
         object_id = fields["id"].integer(1)
+        if object_id > MAX_ID:
+            fields["id"].fail(f"at most {MAX_ID}")
         listed = _Node(fields["prompts"].value, f"object {object_id}: prompts").items()
         if not listed:
             raise PromptError(f"object {object_id} has no prompts; give it at least one point, box or mask")

@@ -63,6 +63,7 @@ def segment(  # noqa: PLR0913 - a command's parameters are its options
     with o.open_input(volume, axes, channel, strict) as source:
         asked = read_prompts(prompts, source)
         check_level(output, asked.level)
+        check_ids(output, max(asked.seeds))
         spec = ModelSpec(model, device, dtype, object_diameter)
         job = replace(make_job(source, axes, spec, cache, asked.time), channel=channel, strict=strict)
         labels = create_partial(output, source, asked.planes[0], max(asked.seeds))
@@ -101,6 +102,16 @@ def check_level(output: Path, level: int) -> None:
     if level and joined_image(output, SaveOptions()):
         raise ExportError(
             f"labels that join an image are of level 0, the prompts of level {level}; save under another name"
+        )
+
+
+def check_ids(output: Path, largest: int) -> None:
+    """Refuse before any work is done an id that the format of the output cannot hold."""
+    from napari_sam.io.save import TIFF_SUFFIXES
+
+    if largest >= 2**32 and output.suffix.lower() in TIFF_SUFFIXES:
+        raise ExportError(
+            f"id {largest} needs more than the 32 bits of {output.name}; name it .ome.zarr, or renumber"
         )
 
 

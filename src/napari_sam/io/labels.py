@@ -36,7 +36,8 @@ def smallest_label_dtype(max_id: int) -> np.dtype[Any]:
     """
     if max_id < 0:
         raise ExportError(f"labels must not be negative, got {max_id}; 0 is background, objects count from 1")
-    return np.min_scalar_type(int(max_id))
+    size = np.min_scalar_type(int(max_id)).itemsize
+    return np.dtype(f"u{size}")  # by its size: NumPy has two types of 8 bytes, and zarr knows one
 
 
 def label_chunks(shape: Sequence[int]) -> tuple[int, ...]:
