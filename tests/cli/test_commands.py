@@ -7,7 +7,7 @@ import pytest
 import tifffile
 import zarr
 
-from napari_sam.cli import labelling
+from napari_sam.cli import demo, labelling
 from napari_sam.cli.segment import check_level
 from napari_sam.core.planes import PlaneRef, Region
 from napari_sam.core.results import DOUBTFUL, Doubt, DoubtReason, PropagationStep
@@ -154,6 +154,22 @@ def test_bad_prompts_and_volume_are_one_line_each(call, image_path, prompts_path
     code, _, err = call("segment", text, "--prompts", prompts_path, "--output", tmp_path / "o.tif")
     assert (code, err.count("\n")) == (1, 1)
     assert err.startswith("VolumeError")
+
+
+@pytest.mark.parametrize("name", ["prompts.json", "labels.ome.zarr", "labels.ome.tif", "picture.png"])
+def test_demo_replaces_only_what_a_demo_made(call, fake_model, tmp_path, monkeypatch, name):
+    (tmp_path / name).write_text("precious")
+    code, _, err = call("demo", "--output", tmp_path)
+    assert (code, fake_model.n_encodes) == (1, 0)
+    assert f"holds {name}, which no demo made" in err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+
+    def begun(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_segment", begun)
+    assert call("demo", "--output", tmp_path, "--overwrite")[0] == 130
+    assert call("demo", "--output", tmp_path)[0] == 130
 
 
 def test_large_ids_are_kept_in_zarr_and_refused_for_tiff_before_any_work(

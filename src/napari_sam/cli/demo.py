@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_sam.io.volume import Volume
 
 _PROMPTS = Path(__file__).with_name("demo_prompts.json")
+_MADE = ("prompts.json", "labels.ome.zarr", "labels.ome.tif", "picture.png")
 _SAMPLE = "chloroplasts"
 _SHOWN = 4
 
@@ -29,6 +30,9 @@ def demo(
     cache: o.Cache = None,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files in the folder that no earlier demo made.")
+    ] = False,
 ) -> None:
     """Segment chloroplasts in a real electron microscopy volume, in a part of it that the model was not trained on.
 
@@ -42,7 +46,7 @@ def demo(
     from napari_sam.core.models import ModelSpec
     from napari_sam.io.samples import sample_path
 
-    output = _folder(output)
+    output = _folder(output, overwrite)
     shutil.copy(_PROMPTS, output / "prompts.json")
     typer.echo(f"volume   {sample_path(_SAMPLE)}")
     typer.echo(f"clicks   {output / 'prompts.json'}")
@@ -54,15 +58,26 @@ def demo(
     _compare(labels, asked)
 
 
-def _folder(output: Path) -> Path:
+def _folder(output: Path, overwrite: bool) -> Path:
+    """Make the folder; what is there already is replaced only where it is from an earlier demo, or asked for."""
     from napari_sam.errors import ExportError
 
     output = output.expanduser().absolute()
+    there = [name for name in _MADE if (output / name).exists()]
+    if there and not overwrite and not _is_a_demo(output):
+        raise ExportError(
+            f"{output} holds {', '.join(there)}, which no demo made; choose another --output or pass --overwrite"
+        )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ExportError(f"cannot make the folder {output}: {error}; choose another --output") from error
     return output
+
+
+def _is_a_demo(output: Path) -> bool:
+    prompts = output / "prompts.json"
+    return prompts.is_file() and prompts.read_bytes() == _PROMPTS.read_bytes()
 
 
 @contextmanager
