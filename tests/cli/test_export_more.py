@@ -88,3 +88,10 @@ def test_what_cannot_be_is_said(call, labels_path, image_path, tmp_path):
     assert (code, "no object 9" in err) == (1, True)
     code, _, err = call("export", image_path, tmp_path / "t.xlsx")
     assert (code, "cannot tell a format" in err) == (1, True)
+
+
+def test_an_option_of_meshes_is_refused_where_there_are_none(call, tmp_path):
+    for option in ("--object", "--time"):
+        code, _, err = call("export", tmp_path / "labels.zarr", tmp_path / "a.csv", option, 1)
+        assert code == 2
+        assert "meshes" in err

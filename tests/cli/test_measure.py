@@ -91,3 +91,16 @@ def test_errors_are_one_line(call, tmp_path, knows_the_truth):
     assert err.startswith("TrainingError: there is no folder")
     with pytest.raises(TrainingError):
         ns.evaluate(tmp_path, FakePredictor())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--json", "nowhere/f.json"), ("--json", "."), ("--plot", "f.txt"), ("--plot", "nowhere/f.png")],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    call, tmp_path, monkeypatch, options
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("napari_sam.inference.predictor.load_model", lambda *_, **__: pytest.fail("too late"))
+    code, said, err = call("evaluate", tmp_path, *options)
+    assert (code, said, err.count("\n")) == (1, "", 1)

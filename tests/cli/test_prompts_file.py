@@ -1,6 +1,7 @@
 """The prompts file: what it may say, and errors that name the place."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -142,3 +143,42 @@ def test_mask_of_another_shape_is_refused(read, tmp_path):
 def test_missing_file_is_named(tmp_path, volume):
     with pytest.raises(PromptError, match="cannot read the prompts file"):
         read_prompts(tmp_path / "none.json", volume)
+
+
+def test_every_setting_of_a_propagation_can_be_given(read):
+    wanted = {
+        "carry": ["mask", "box"],
+        "box_margin": 0.2,
+        "min_iou": None,
+        "max_area_change": 3,
+        "min_predicted_iou": 0.4,
+        "min_likeness": None,
+        "min_presence": 0.3,
+        "plane_range": [1, 9],
+        "direction": "forward",
+        "fusion": "nearer",
+        "between": "interpolate",
+        "bridge": 0,
+        "bridge_iou": 0.4,
+        "fill_gaps": False,
+        "snap_iou": 0.7,
+        "part_by_logit": False,
+        "follow_motion": False,
+    }
+    assert set(wanted) == {field.name for field in fields(PropagationSettings)} - {"extra_rules"}
+    found = read(one(positive=[[1, 1]]) | {"propagation": wanted}).settings
+    given = wanted | {"carry": (Carry.MASK, Carry.BOX), "plane_range": (1, 9)}
+    assert found == PropagationSettings(**given)
+
+
+def test_a_byte_order_mark_of_an_editor_is_no_matter(read):
+    assert read("\ufeff" + json.dumps(one(positive=[[1, 1]]))).seeds[7]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [("[" * 100_000, "too deep"), ('{"objects": [], "objects": []}', "'objects' twice")],
+)
+def test_what_json_lets_pass_is_refused(read, text, wrong):
+    with pytest.raises(PromptError, match=wrong):
+        read(text)

@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from napari_sam.cli.app import run
 from napari_sam.core.planes import PlaneRef
 from napari_sam.session.marks import Marks
@@ -46,3 +48,10 @@ def test_what_cannot_be_replayed_says_why(tmp_path, capsys):
     make(tmp_path / "one")
     assert run(["replay", str(tmp_path / "one")]) == 1
     assert "--image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["list", "cut"])
+def test_a_folder_that_is_not_there_is_told_in_one_line(call, tmp_path, command):
+    code, _, err = call("sessions", command, tmp_path / "nowhere")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "nowhere" in err

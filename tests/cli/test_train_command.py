@@ -69,3 +69,10 @@ def test_recipes_follow_each_other(call, tmp_path, monkeypatch):
     assert "pip install matplotlib" in err
     assert first.read_bytes() == before
     assert not (tmp_path / "out" / "first" / "loss.png").exists()
+
+
+def test_an_output_that_is_a_file_is_refused(call, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    code, _, err = call("train", tmp_path, tmp_path / "out")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "is a file" in err

@@ -45,7 +45,7 @@ def files(folder):
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_nothing_is_overwritten_without_being_told(tmp_path, ending):
     path = save_labels(OLD, tmp_path / f"a{ending}")
-    with pytest.raises(ExportError, match=r"a\..* exists; choose another name, or pass overwrite=True"):
+    with pytest.raises(ExportError, match=r"a\..* exists; choose another name, or allow to overwrite it"):
         save_labels(NEW, path)
     assert np.array_equal(content(path), OLD)
     save_labels(NEW, path, overwrite=True)
@@ -159,7 +159,7 @@ def test_what_cannot_be_asked_for(tmp_path, name, options, match):
 def test_images_and_foreign_folders_are_never_replaced(tmp_path):
     image = tmp_path / "image.ome.zarr"
     zarr.create_group(image, attributes={"ome": {"version": "0.5", "multiscales": [{"datasets": []}]}})
-    with pytest.raises(ExportError, match="is an image, not labels; pass into_image=True"):
+    with pytest.raises(ExportError, match="is an image, not labels; save as .*into_image=True"):
         save_labels(NEW, image, overwrite=True)
     folder = tmp_path / "holiday.zarr"
     folder.mkdir()

@@ -11,7 +11,8 @@ from napari_sam.inference.seen import SeenImage
 from napari_sam.testing.fakes import FakePredictor
 from napari_sam.training import curves
 from napari_sam.training.curves import draw_curves, draw_run
-from napari_sam.training.evaluate import EvaluationLimits, click_curves, evaluate
+from napari_sam.training.evaluate import EvaluationLimits, check_pairs, click_curves, evaluate
+from napari_sam.training.packed import find_pairs
 
 
 def write(folder, image, labels, name="0000"):
@@ -242,3 +243,22 @@ def test_without_matplotlib_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(DependencyError, match="pip install matplotlib"):
         curves.draw_curves({"a": [0.2]}, tmp_path / "clicks.png")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".TIF"])
+def test_labels_are_found_by_any_ending_of_a_tiff(tmp_path, suffix):
+    image, labels = squares()
+    tifffile.imwrite(tmp_path / "a_img.tif", image)
+    tifffile.imwrite(tmp_path / f"a_lbl{suffix}", labels)
+    assert find_pairs(tmp_path) == [(tmp_path / "a_img.tif", tmp_path / f"a_lbl{suffix}")]
+
+
+@pytest.mark.parametrize("wrong", ["shape", "text"])
+def test_what_is_wrong_with_the_last_pair_is_said_before_the_first_is_measured(tmp_path, wrong):
+    image, labels = squares()
+    write(tmp_path / "a", image, labels)
+    write(tmp_path / "b", image, labels[:-1] if wrong == "shape" else labels)
+    if wrong == "text":
+        (tmp_path / "b" / "0000_img.tif").write_text("no image")
+    with pytest.raises(TrainingError, match=r"b.0000_(lbl|img)\.tif"):
+        check_pairs(tmp_path)

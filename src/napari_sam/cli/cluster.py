@@ -25,15 +25,20 @@ def map_on_cluster(address: str, function: Callable[[Any], Result], items: Itera
     DependencyError
         dask.distributed is not installed.
     DeviceError
-        No scheduler answers at `address`.
+        No scheduler answers at `address`, or the workers died again and again.
     """
     with _connected(address) as client:
-        from distributed import as_completed
+        from distributed import KilledWorker, as_completed
 
         futures = client.map(function, list(items), pure=False)
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except KilledWorker as error:
+            raise DeviceError(
+                f"workers of {address} died while they worked on it, most often for lack of memory; look at their logs, "
+                "and give each more memory, or use fewer at a time"
+            ) from error
         finally:
             client.cancel([future for future in futures if not future.done()])
 

@@ -27,7 +27,7 @@ def embed(  # noqa: PLR0913 - a command's parameters are its options
     channel: o.Channel = None,
     strict: o.Strict = False,
     level: Annotated[int, typer.Option(help="Multiscale level; 0 is full resolution.")] = 0,
-    time: Annotated[int, typer.Option(help="Time point.")] = 0,
+    time: Annotated[int, typer.Option(min=0, help="Time point.")] = 0,
     device: o.Device = "auto",
     dtype: o.Dtype = "auto",
     object_diameter: o.ObjectDiameter = None,

@@ -42,20 +42,27 @@ def evaluate(  # noqa: PLR0913 - a command's parameters are its options
     from napari_sam.cli.measure import gather, measure
     from napari_sam.cli.volumes import VolumeResult
     from napari_sam.inference.predictor import load_model
-    from napari_sam.training.curves import need_matplotlib
-    from napari_sam.training.evaluate import EvaluationLimits, row
+    from napari_sam.io.atomic import check_new, replace_text
+    from napari_sam.training.curves import check_picture
+    from napari_sam.training.evaluate import EvaluationLimits, check_pairs, row
 
+    # what would fail at the end fails before hours of measuring
+    data = data.expanduser()
+    json, plot = (path and path.expanduser() for path in (json, plot))
+    if json is not None:
+        check_new(json, overwrite=True)
     if plot is not None:
-        need_matplotlib()  # before hours of measuring, not after
+        check_picture(plot)
+    check_pairs(data)
     limits = EvaluationLimits(clicks=clicks, objects=objects, images=images, planes=planes)
     predictor = load_model(model, device=device, dtype=dtype, object_diameter=object_diameter, progress=True)
     results = []
-    for result in measure(data.expanduser(), predictor, limits, volume_objects):
+    for result in measure(data, predictor, limits, volume_objects):
         results.append(result)
         typer.echo(result.row() if isinstance(result, VolumeResult) else row(result))
     found = gather(results, limits)
     typer.echo("\n" + found.table())
     if json is not None:
-        json.expanduser().write_text(dumps(found.to_dict(), indent=1))
+        replace_text(json, dumps(found.to_dict(), indent=1))
     if plot is not None:
         found.plot(plot)

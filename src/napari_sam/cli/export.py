@@ -57,6 +57,12 @@ def export(  # noqa: PLR0913  (one parameter an option of the command line)
     from napari_sam.io.save import SaveOptions
     from napari_sam.io.volume import open_volume
 
+    if (objects is not None or time is not None) and not (
+        meshes or output.suffix.lower() in (".obj", ".stl")
+    ):
+        raise typer.BadParameter(
+            "--object and --time choose what meshes are made of; other formats hold everything"
+        )
     like = None if image is None else open_volume(image.expanduser().absolute())
     options = ExportOptions(
         SaveOptions(overwrite=overwrite, ome_zarr_version=ome_zarr_version),

@@ -21,6 +21,7 @@ from napari_sam.training.evaluate import (
     Evaluation,
     EvaluationLimits,
     SetResult,
+    check_pairs,
     evaluate_sets,
     is_volume,
     labelled_sets,
@@ -122,9 +123,11 @@ def evaluate(
     """
     from napari_sam.inference.predictor import load_model
 
+    folder = Path(folder).expanduser()
+    check_pairs(folder)
     predictor = load_model(model) if isinstance(model, (str, Path)) else model
     limits = limits or EvaluationLimits()
-    results = list(measure(Path(folder).expanduser(), predictor, limits, volume_objects))
+    results = list(measure(folder, predictor, limits, volume_objects))
     return gather(results, limits)
 
 

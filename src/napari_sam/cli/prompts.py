@@ -21,7 +21,7 @@ from napari_sam.core.planes import PlaneRef, Shape2D
 from napari_sam.core.prompts import PromptSet, merge_prompts
 from napari_sam.core.protocols import VolumeLike
 from napari_sam.errors import NapariSamError, PromptError
-from napari_sam.propagation.settings import Carry, Direction, Fusion, PropagationSettings
+from napari_sam.propagation.settings import Between, Carry, Direction, Fusion, PropagationSettings
 
 MAX_ID = 2**64 - 1
 _ENTRY = ("plane", "positive", "negative", "box", "polygon", "mask")
@@ -71,12 +71,24 @@ def read_prompts(path: Path, volume: VolumeLike) -> PromptFile:
         The file cannot be read, or something in it is wrong; the message names the object and the field.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_named_once)
     except (OSError, UnicodeDecodeError) as error:
         raise PromptError(f"cannot read the prompts file {path}: {error}; check the path") from error
     except json.JSONDecodeError as error:
         raise PromptError(f"{path.name} is not valid JSON: {error}; correct that line") from error
+    except RecursionError as error:
+        raise PromptError(f"{path.name} is no prompts file: its brackets are too deep") from error
     return _Reader(volume, path.parent).file(_Node(content, path.name))
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of two values under one name the first would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PromptError(f"the prompts file has {twice!r} twice in one place; keep one of them")
+    return found
 
 
 def _is_finite(value: object) -> bool:
@@ -150,27 +162,24 @@ class _Node:
 
 def read_settings(node: _Node) -> PropagationSettings:
     """The optional section on how objects are carried; a field set to null turns its rule off."""
-    numbers = (
-        "box_margin",
-        "min_iou",
-        "max_area_change",
-        "min_predicted_iou",
-        "min_likeness",
-        "min_presence",
-    )
-    fields = node.fields(("carry", "plane_range", "direction", "fusion", "follow_motion", *numbers))
+    rules = ("min_iou", "max_area_change", "min_predicted_iou", "min_likeness", "min_presence")
+    numbers = ("box_margin", "bridge_iou", "snap_iou")
+    truths = ("follow_motion", "fill_gaps", "part_by_logit")
+    words = {"direction": Direction, "fusion": Fusion, "between": Between}
     given: dict[str, Any] = {}
-    for name, field in fields.items():
-        if name in numbers:
-            given[name] = None if field.value is None and name != "box_margin" else field.number()
+    for name, field in node.fields(
+        ("carry", "plane_range", "bridge", *rules, *numbers, *truths, *words)
+    ).items():
+        if name in (*rules, *numbers):
+            given[name] = None if field.value is None and name in rules else field.number()
         elif name == "plane_range":
             given[name] = tuple(item.integer(0) for item in field.items(2))
         elif name == "carry":
             given[name] = tuple(item.word(Carry) for item in field.items())
-        elif name == "follow_motion":
-            given[name] = field.truth()
+        elif name == "bridge":
+            given[name] = field.integer(0)
         else:
-            given[name] = field.word({"direction": Direction, "fusion": Fusion}[name])
+            given[name] = field.truth() if name in truths else field.word(words[name])
     try:
         return PropagationSettings(**given)
     except PromptError as error:

@@ -22,7 +22,9 @@ def show(
     from napari_sam.embedding import cache_dir
     from napari_sam.session.finding import list_sessions, session_info
 
-    place = root or cache_dir() / "sessions"
+    place = root.expanduser() if root is not None else cache_dir() / "sessions"
+    if root is not None and not place.is_dir():
+        raise SessionError(f"there is no folder {place}; give one that holds sessions")
     empty = 0
     for folder in list_sessions(place):
         try:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from napari_sam.errors import TrainingError
+
 
 def train(
     data: Annotated[
@@ -43,6 +45,8 @@ def train(
     from napari_sam.training.run import average_weights, describe, prepare_data, prepare_machine
     from napari_sam.training.trainer import train as run
 
+    if output.expanduser().is_file():
+        raise TrainingError(f"{output} is a file; give a folder")
     names = recipe or list(STAGES)
     configs = [load_recipe(name) for name in names]  # all are read before hours are spent on the first
     draws, found = _can_draw(), ""

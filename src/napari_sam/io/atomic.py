@@ -51,7 +51,9 @@ def check_new(target: Path, overwrite: bool) -> None:
     if target.is_dir():
         raise ExportError(f"{target} is a folder; choose another name")
     if target.exists() and not overwrite:
-        raise ExportError(f"{target} exists; choose another name, or pass overwrite=True")
+        raise ExportError(
+            f"{target} exists; choose another name, or allow to overwrite it (overwrite=True, --overwrite)"
+        )
 
 
 def sync_to_disk(path: Path) -> None:

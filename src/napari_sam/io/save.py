@@ -211,7 +211,9 @@ def joined_image(target: Path, options: SaveOptions) -> tuple[Path, str] | None:
 def _check_inside(image: Path, name: str, overwrite: bool, *read: str | None) -> Path:
     place = image / "labels" / name
     if (place.exists() or name in listed_labels(image)) and not overwrite:
-        raise ExportError(f"{place} exists; choose another name, or pass overwrite=True")
+        raise ExportError(
+            f"{place} exists; choose another name, or allow to overwrite it (overwrite=True, --overwrite)"
+        )
     if any(reads_from(source, place) for source in read):
         raise ExportError(f"{place} is being read from; save the labels under another name")
     return place
@@ -268,7 +270,9 @@ def check_target(target: Path, overwrite: bool, *read: str | None) -> None:
     if not target.exists():
         return
     if not overwrite:
-        raise ExportError(f"{target} exists; choose another name, or pass overwrite=True")
+        raise ExportError(
+            f"{target} exists; choose another name, or allow to overwrite it (overwrite=True, --overwrite)"
+        )
     _check_replaceable(target)
 
 
@@ -287,7 +291,7 @@ def _check_replaceable(target: Path) -> None:
         return
     if "multiscales" in attributes_at(target):
         raise ExportError(
-            f"{target} is an image, not labels; pass into_image=True, or save as {target / 'labels' / 'NAME'}, "
+            f"{target} is an image, not labels; save as {target / 'labels' / 'NAME'} (or into_image=True), "
             "to put the labels into it"
         )
     raise ExportError(

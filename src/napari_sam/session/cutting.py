@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from napari_sam.errors import SessionError
 from napari_sam.io.labels import open_labels
 from napari_sam.session.journal import FILE_NAME, cut_journal, whole_records
 from napari_sam.session.labels import LabelArray, LabelDelta, impose
@@ -27,9 +28,11 @@ def cut_session(folder: str | Path) -> int:
     Raises
     ------
     SessionError
-        Not even the first record is whole.
+        There is no session, or not even its first record is whole.
     """
     journal = Path(folder) / FILE_NAME
+    if not journal.is_file():
+        raise SessionError(f"there is no session in {folder}; give a folder that holds {FILE_NAME}")
     is_whole = sum(len(line) for line, _ in whole_records(journal)) == journal.stat().st_size
     made = None if is_whole else _make_labels(journal)
     n_records = cut_journal(folder)

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 
 from napari_sam.errors import DependencyError, ExportError, InputWarning
+from napari_sam.io.atomic import check_new
 
 SMOOTHED = 0.02
 """Share of a run that a thick line is the running mean of."""
@@ -133,6 +134,14 @@ def _save(figure: Any, path: str | Path) -> None:
         figure.savefig(Path(path).expanduser(), dpi=150)
     except (OSError, ValueError) as error:  # ValueError: an ending that matplotlib does not know
         raise ExportError(f"cannot write the picture {path}: {error}; give a .png, .svg or .pdf") from error
+
+
+def check_picture(path: Path) -> None:
+    """Raise before long work what drawing to this file would raise after it."""
+    known = need_matplotlib().Figure().canvas.get_supported_filetypes()
+    if path.suffix.lower().removeprefix(".") not in known:
+        raise ExportError(f"cannot draw {path}: no picture ends so; give a .png, .svg or .pdf")
+    check_new(path, overwrite=True)
 
 
 def need_matplotlib() -> ModuleType:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import tifffile
+from imageio.v3 import improps
 from skimage.io import imread
 
 from napari_sam.core.arrays import Array, BoolArray, FloatArray
@@ -38,6 +41,29 @@ IMAGES, PLANES = "images", "planes"
 
 Pair = tuple[Path, Path]
 """Image file and label file."""
+
+Result = TypeVar("Result")
+
+_READ_ERRORS = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    tifffile.TiffFileError,
+)
+"""What readers of image files raise on damaged ones."""
+
+
+class _Pixels(Protocol):
+    """An array, or what a file says of the one in it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +245,57 @@ def labelled_sets(folder: Path) -> list[tuple[str, list[Pair]]]:
     return [(name, pairs) for name, pairs in found if pairs]
 
 
+def check_pairs(folder: Path) -> None:
+    """See to it, by the headers of all files, that measuring will not end in the middle.
+
+    Raises
+    ------
+    TrainingError
+        There is no such folder, an image has no labels, a file is none that can be read, or labels do
+        not fit their image.
+    """
+    for _, pairs in labelled_sets(folder):
+        for pair in pairs:
+            _check_labels(pair, *_headers(pair))
+
+
 def is_volume(pair: Pair) -> bool:
     """Whether the labels of a pair are a ZYX volume, by their header alone."""
-    if not pair[1].is_file():
-        raise TrainingError(f"{pair[0]} has no labels at {pair[1]}; add them, or move the image away")
-    with tifffile.TiffFile(pair[1]) as file:
-        return len(file.series[0].shape) == 3
+    return len(_headers(pair)[1].shape) == 3
+
+
+def _headers(pair: Pair) -> tuple[_Pixels, _Pixels]:
+    """What the files of image and labels hold, without reading it."""
+    image_path, label_path = pair
+    if not label_path.is_file():
+        raise TrainingError(f"{image_path} has no labels at {label_path}; add them, or move the image away")
+    return _read(_header, image_path), _read(_header, label_path)
+
+
+def _header(path: Path) -> _Pixels:
+    if path.suffix.lower() == ".png":
+        return improps(path)
+    with tifffile.TiffFile(path) as file:
+        found: _Pixels = file.series[0]
+        return found
+
+
+def _check_labels(pair: Pair, image: _Pixels, labels: _Pixels) -> None:
+    if len(labels.shape) not in (2, 3) or labels.dtype.kind not in "iu":
+        raise TrainingError(
+            f"{pair[1]} holds {labels.dtype} of shape {labels.shape}; "
+            "labels are whole numbers, of a plane (Y, X) or a volume (Z, Y, X)"
+        )
+    if image.shape[: len(labels.shape)] != labels.shape:
+        raise TrainingError(f"{pair[1]} has shape {labels.shape}, but its image has {image.shape}")
+
+
+def _read(function: Callable[[Path], Result], path: Path) -> Result:
+    """What a reader of image files makes of a path; what it raises is told with the path."""
+    try:
+        return function(path)
+    except _READ_ERRORS as error:
+        raise TrainingError(f"cannot read {path}: {error}; copy it again, or move it away") from error
 
 
 def volume_name(pair: Pair) -> str:
@@ -266,15 +337,9 @@ def read_pair(pair: Pair) -> tuple[Array, Array]:
     if not label_path.is_file():
         raise TrainingError(f"{image_path} has no labels at {label_path}; add them, or move the image away")
     is_png = image_path.suffix.lower() == ".png"
-    image = np.asarray(imread(image_path) if is_png else tifffile.imread(image_path))
-    labels = np.asarray(tifffile.imread(label_path))
-    if labels.ndim not in (2, 3) or labels.dtype.kind not in "iu":
-        raise TrainingError(
-            f"{label_path} holds {labels.dtype} of shape {labels.shape}; "
-            "labels are whole numbers, of a plane (Y, X) or a volume (Z, Y, X)"
-        )
-    if image.shape[: labels.ndim] != labels.shape:
-        raise TrainingError(f"{label_path} has shape {labels.shape}, but its image has {image.shape}")
+    image = np.asarray(_read(imread if is_png else tifffile.imread, image_path))
+    labels = np.asarray(_read(tifffile.imread, label_path))
+    _check_labels(pair, image, labels)
     return image, labels
 
 

@@ -130,6 +130,9 @@ def _planes_of(
         image = _three_colours(image)
     if labels.ndim == 2:
         image, labels, number, planes = image[None], labels[None], -1, None
+    if planes is not None and not range(len(labels))[planes]:
+        text = f"a volume of {len(labels)} planes has none of the chosen ones; it is left out"
+        warnings.warn(text, InputWarning, stacklevel=3)
     there = [index for index in range(len(labels))[planes or slice(None)] if (labels[index] > 0).any()]
     shown = (np.maximum(labels[index], 0) for index in there)
     for index, numbers in zip(there, connected_parts(shown) if connected else shown, strict=True):

@@ -72,9 +72,13 @@ def to_uint8(image: Array) -> Array:
 
 
 def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """Image and label files of one set, sorted by name."""
-    images = sorted(p for p in folder.glob("*_img.*") if p.suffix.lower() in (".png", ".tif", ".tiff"))
-    return [(p, p.with_name(p.stem.removesuffix("_img") + "_lbl.tif")) for p in images]
+    """Image and label files of one set, sorted by name; NAME_lbl.tif where there are no labels."""
+    tiff = (".tif", ".tiff")
+    images = sorted(p for p in folder.glob("*_img.*") if p.suffix.lower() in (".png", *tiff))
+    files = sorted((p for p in folder.glob("*_lbl.*") if p.suffix.lower() in tiff), reverse=True)
+    labels = {p.stem: p for p in files}
+    names = [p.stem.removesuffix("_img") + "_lbl" for p in images]
+    return [(p, labels.get(name, p.with_name(f"{name}.tif"))) for p, name in zip(images, names, strict=True)]
 
 
 def read_pair(image_path: Path, label_path: Path) -> tuple[Array, Array] | None:
