@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import tifffile
@@ -15,12 +16,14 @@ import zarr
 
 import napari_sam as ns
 from napari_sam.cli import jobs
+from napari_sam.cli.cluster import map_on_cluster
 from napari_sam.cli.labelling import partial_path
 from napari_sam.core.models import ModelSpec
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.prompts import PromptSet
 from napari_sam.embedding import ZarrStore
 from napari_sam.embedding.default import FOLDER_NAME
+from napari_sam.errors import DeviceError
 from napari_sam.io.volume import open_volume
 from napari_sam.testing.phantoms import Look, ball_volume
 
@@ -253,6 +256,16 @@ def cluster():
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(2, processes=True, threads_per_worker=1, dashboard_address=":0") as started:
         yield started.scheduler_address
+
+
+def test_workers_that_die_again_and_again_are_one_error():
+    distributed = pytest.importorskip("distributed")
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(1, processes=True, threads_per_worker=1, dashboard_address=":0") as started,
+        pytest.raises(DeviceError, match="died while they worked"),
+    ):
+        list(map_on_cluster(started.scheduler_address, os._exit, [1]))
 
 
 def test_cluster_gives_what_one_process_gives(

@@ -159,7 +159,7 @@ def test_what_cannot_be_asked_for(tmp_path, name, options, match):
 def test_images_and_foreign_folders_are_never_replaced(tmp_path):
     image = tmp_path / "image.ome.zarr"
     zarr.create_group(image, attributes={"ome": {"version": "0.5", "multiscales": [{"datasets": []}]}})
-    with pytest.raises(ExportError, match="is an image, not labels; save as .*into_image=True"):
+    with pytest.raises(ExportError, match=r"is an image, not labels; save as .*into_image=True"):
         save_labels(NEW, image, overwrite=True)
     folder = tmp_path / "holiday.zarr"
     folder.mkdir()

@@ -8,6 +8,7 @@ from napari.layers import Points
 from npe2 import PluginManifest
 
 from napari_sam.plugin import controller
+from napari_sam.session.state import OverlapPolicy
 from napari_sam.testing.phantoms import ball_volume
 
 pytestmark = pytest.mark.gui
@@ -232,3 +233,37 @@ def test_labels_that_lie_elsewhere_on_screen_are_taken_with_a_warning(
     wait(widget)
     np.testing.assert_array_equal(widget.session.labels.array[:] > 0, PHANTOM.labels > 0)
     assert ["lies elsewhere" in text for text in warned] == [True] * warns
+
+
+def test_an_object_that_was_only_painted_can_be_propagated(segment, wait):
+    widget = segment(PHANTOM.image)
+    widget.viewer.dims.set_point(0, 8)
+    click(widget, wait)
+    widget.session.next_object()
+    wait(widget)
+    labels = widget.controller.layers.labels
+    labels.selected_label = 2
+    labels.data[8, 2:8, 2:8] = 2
+    widget.session.hand.finish()
+    widget.controller.choose_object(2)
+    wait(widget)
+    assert widget.propagate_button.isEnabled()
+
+
+def test_a_mask_that_lies_in_another_object_is_not_said_to_be_kept(segment, wait, monkeypatch):
+    shown = []
+    monkeypatch.setattr(controller, "show_error", shown.append)
+    widget = segment(PHANTOM.image)
+    widget.viewer.dims.set_point(0, 8)
+    click(widget, wait)
+    widget.session.next_object()
+    click(widget, wait)
+    widget.session.commit()
+    wait(widget)
+    assert ["nothing was written" in text for text in shown] == [True]
+    assert "Kept" not in widget.status.text()
+    assert "(1 kept so far)" in widget.object_label.text()
+    widget.session.state.policy = OverlapPolicy.OVERWRITE
+    widget.session.commit()
+    wait(widget)
+    np.testing.assert_array_equal(widget.session.labels.array[8] == 2, PHANTOM.labels[8] > 0)

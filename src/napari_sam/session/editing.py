@@ -340,7 +340,7 @@ class Editing:
         resolved = resolve(session.state, volume, Snapshot(view, record.marks))
         if isinstance(view, Blocked) or isinstance(resolved, Blocked):
             return {}
-        painted = [p for p in record.corrected if parallel(p, view) and p in record.written]
+        painted = [p for p in record.painted if parallel(p, view)]
         found: dict[PlaneRef, Region | Marks] = {p: record.written[p] for p in painted}
         for plane, marks in resolved.marks.items():
             found.setdefault(plane, record.seed(plane, marks))

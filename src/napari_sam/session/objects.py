@@ -202,6 +202,11 @@ class ObjectRecord:
         return plane in self.corrected and self.is_answered(plane, self.asked.get(plane))
 
     @property
+    def painted(self) -> tuple[PlaneRef, ...]:
+        """Planes in which there is something that was painted by hand."""
+        return tuple(plane for plane in self.corrected if plane in self.written)
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to keep."""
         return self.marks.is_empty and not self.written

@@ -38,10 +38,13 @@ class Snapshot:
         The plane on screen, or why there is none.
     marks : Marks
         Marks of the active object.
+    painted : tuple of PlaneRef
+        Planes in which it was painted by hand.
     """
 
     view: PlaneRef | Blocked = Blocked("Choose an image layer.")
     marks: Marks = field(default_factory=Marks)
+    painted: tuple[PlaneRef, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +86,7 @@ def resolve(state: SessionState, volume: VolumeLike | None, snapshot: Snapshot) 
     if volume is None:
         return Blocked("Choose an image layer.")
     blocked = check_plane(snapshot.view, volume)
-    return _resolved(state, volume, snapshot.view, snapshot.marks) if blocked is None else blocked
+    return _resolved(state, volume, snapshot.view, snapshot) if blocked is None else blocked
 
 
 def check_plane(plane: PlaneRef, volume: VolumeLike) -> Blocked | None:
@@ -134,20 +137,24 @@ def propagation_settings(
     return replace(settings, direction=state.direction, plane_range=(reach.start, reach.stop))
 
 
-def _resolved(state: SessionState, volume: VolumeLike, plane: PlaneRef, marks: Marks) -> ResolvedSession:
-    space = marks_space(volume)
+def _resolved(
+    state: SessionState, volume: VolumeLike, plane: PlaneRef, snapshot: Snapshot
+) -> ResolvedSession:
+    space, marks = marks_space(volume), snapshot.marks
     found = {p: marks_on_plane(marks, p, space) for p in marked_planes(marks, plane, volume)}
     size = volume.shape_zyx(plane.level)[plane.axis]
     reach = reach_of(state, size)
     shape = volume.plane_shape(plane.axis, plane.level)
     wrong = {p: _outside(space.to_plane(m.points, p), shape) for p, m in found.items()}
+    seeds = [p.index for p in found if wrong[p] is None]
+    seeds += [p.index for p in snapshot.painted if parallel(p, plane)]
     return ResolvedSession(
         plane,
         state.object_id,
         MappingProxyType({p: m for p, m in found.items() if wrong[p] is None}),
         reach,
         wrong.get(plane),
-        _propagation_blocked([p.index for p in found if wrong[p] is None], reach, size),
+        _propagation_blocked(seeds, reach, size),
     )
 
 
@@ -163,11 +170,11 @@ def _propagation_blocked(seeds: list[int], reach: range, size: int) -> Blocked |
     if size == 1:
         return Blocked("There is only one plane along this axis, so there is nothing to propagate to.")
     if not seeds:
-        return Blocked("Click on the object in at least one plane first.")
+        return Blocked("Click on the object, or paint it, in at least one plane first.")
     if len(reach) == 0:
         return EMPTY_RANGE
     if not any(index in reach for index in seeds):
         return Blocked(
-            f"No plane with prompts lies in the planes {reach.start} to {reach.stop - 1}; widen the range."
+            f"No plane with prompts, and none that was painted, lies in the planes {reach.start} to {reach.stop - 1}; widen the range."
         )
     return None

@@ -163,7 +163,7 @@ class Session:
     @property
     def resolved(self) -> ResolvedSession | Blocked:
         """What can run now, or why nothing can."""
-        return resolve(self.state, self.volume, Snapshot(self.view, self.marks))
+        return resolve(self.state, self.volume, Snapshot(self.view, self.marks, self.record.painted))
 
     @property
     def sight(self) -> Sight:
@@ -378,6 +378,9 @@ class Session:
         found = [self.editing.carried(record, resolved.reach, settings) for record in records]
         carried = [one for one in found if one is not None]
         if not carried:
+            many = " or ".join(str(record.object_id) for record in records[:3])
+            text = f"object {many} has no plane of its own in this range and at this time; prompt or paint it there"
+            self.failed.emit(SessionError(text))
             return
         first = carried[0]
         request = ask.Propagate(

@@ -11,6 +11,7 @@ import numpy as np
 from napari_sam.core.arrays import Array
 from napari_sam.core.planes import PlaneRef, Region, hull_of
 from napari_sam.core.results import LabelEdit
+from napari_sam.errors import SessionError
 from napari_sam.session import requests as ask
 from napari_sam.session.codec import encode
 from napari_sam.session.following import follow_values
@@ -180,6 +181,10 @@ class Writer:
         record, labels = session.object(edit.label), session.labels
         seen = record.written.get(edit.plane)
         self.set_written(record, edit.plane, region, written.at, None if region in (None, asked) else asked)
+        if region is None and asked.area and written.step is None:
+            where = f"object {edit.label} in plane {edit.plane.index}"
+            text = f"all of {where} lies in other objects, which are protected: nothing was written; overwrite them, or move on"
+            session.failed.emit(SessionError(text))
         if written.change is not None:
             self._follow(written.change, written.kept.over)
         if labels is not None and labels.is_painted(edit.label, edit.plane, since=writing.number):
