@@ -421,3 +421,14 @@ def test_a_stroke_that_was_cut_off_counts_along_the_axis_of_its_object(desks):
     desk.session.hand.forget()
     desk = desks(BALL)
     assert desk.session.objects[1].corrected == (PlaneRef(1, 30),)
+
+
+def test_undo_in_a_painted_plane_leaves_what_was_painted_beyond_it(desks):
+    desk = desks(SQUARE)
+    kept(desk, IN_SQUARE, ITS_PLANE)
+    painted(desk, 0, 2, slice(10, 40), slice(10, 30))
+    propagate(desk)
+    desk.session.undo()
+    desk.settle()
+    assert np.count_nonzero(desk.labels[2]) == 300
+    check_records(desk)

@@ -214,13 +214,15 @@ class Writer:
         if write.object_id > 0:
             record = self._session.object(write.object_id)
             seen = record.written.get(write.plane)
-            self.set_written(
-                record, write.plane, restored.region, restored.at, restored.asked, restored.is_kept
-            )
             if write.plane not in record.corrected:
+                self.set_written(
+                    record, write.plane, restored.region, restored.at, restored.asked, restored.is_kept
+                )
                 record.answered.pop(write.plane, None)
-            elif write.plane not in record.answered:
-                self._session.editing.settle(record, [write.plane])
+            else:  # beyond the box of the change it stays as it was painted
+                self._kept.setdefault(record.object_id, {})[write.plane] = restored.at, None
+                if write.plane not in record.answered:
+                    self._session.editing.settle(record, [write.plane])
             record.set_score(write.plane, restored.score)
             if is_painted and seen is not None:
                 box = hull_of([box, seen.box_yxyx])
