@@ -233,3 +233,8 @@ def test_a_seed_on_the_end_of_an_object_does_not_say_what_it_looks_like(fading):
     settings = PropagationSettings(carry=(Carry.MASK,), min_likeness=0.3)
     steps = list(propagate_objects(encoder, predictor, seeds, settings=settings))
     assert max(step.plane_index for step in steps if step.region.area) == 9
+
+
+def test_a_mask_that_looks_like_the_very_opposite_is_not_there():
+    look = Look(np.array([1.0]), np.array([0.0]))
+    assert Reference(look).presence(0.5, -1e6, Change(0.0)) == 0.0

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
+from scipy.special import expit
 
 from napari_sam.core.arrays import Array, FloatArray
 from napari_sam.core.planes import Region
@@ -106,7 +107,7 @@ class Reference:
             From the plane before.
         """
         score = np.dot(WEIGHTS, self.evidence(predicted_iou, likeness, change)) + BIAS
-        return float(1 / (1 + np.exp(-score)))
+        return float(expit(score))
 
 
 def clearest(looks: Iterable[Look | None]) -> Look | None:
