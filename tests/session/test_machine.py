@@ -470,3 +470,18 @@ TestSession.settings = settings(
     database=None,
 )
 TestSession.pytestmark = [pytest.mark.timeout(max(300, 3 * N_EXAMPLES))]
+
+
+def test_a_deletion_undone_gives_back_what_other_objects_had_left():
+    """Object 3 was written over a part of object 1, which the box of the deletion does not hold."""
+    state = SessionMachine()
+    state.begin(planes=[[2], [0], [0, 2]])
+    state.protect(policy=OverlapPolicy.OVERWRITE)
+    state.undo(kill_after=None)
+    state.keep(kill_after=None)
+    state.choose(object_id=1)
+    state.delete(kill_after=None)
+    state.undo(kill_after=None)
+    state.labels_are_those_of_the_model()
+    state.objects_are_those_of_the_model()
+    state.teardown()

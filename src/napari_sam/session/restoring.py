@@ -7,11 +7,11 @@ from collections.abc import Iterator, Reversible
 from dataclasses import dataclass
 from itertools import islice
 
-from napari_sam.core.planes import Region
+from napari_sam.core.planes import Region, hull_of
 from napari_sam.session.codec import decode, unpack_region
 from napari_sam.session.following import with_values
 from napari_sam.session.history import NOWHERE, LabelWrite
-from napari_sam.session.journal import Journal, Record
+from napari_sam.session.journal import Record
 from napari_sam.session.labels import (
     Kept,
     LabelArray,
@@ -74,19 +74,22 @@ def restore_writes(
         overs = [tuple(record.get("over", ())) for _, record in islice(waiting, len(run))]
         notes = [Kept(labels.journal, job, over=over) for over in overs]
         for change in restore_many(labels, run, notes, forward=forward):
-            yield _restored(labels.journal, *waiting.popleft(), change, forward)
+            yield _restored(labels, *waiting.popleft(), change, forward)
 
 
 def _restored(
-    journal: Journal, write: LabelWrite, record: Record, change: LabelChange, forward: bool
+    labels: LabelArray, write: LabelWrite, record: Record, change: LabelChange, forward: bool
 ) -> Restored:
     """Say which mask the object has now."""
     at, over = write.at if forward else write.before, tuple(record.get("over", ()))
     if write.object_id <= 0 or at == NOWHERE:
         return Restored(write, change, None, NOWHERE, over=over)
-    kept = record if forward else journal.read(at)
+    kept = record if forward else labels.journal.read(at)
     region = unpack_region(kept["region"])
-    now = with_values(region, change.box_yxyx, change.values == write.object_id)
+    box, values = change.box_yxyx, change.values
+    if region.area and (whole := hull_of([box, region.box_yxyx])) != box:  # others may have a part beyond
+        box, values = whole, labels.read(write.plane, whole)
+    now = with_values(region, box, values == write.object_id)
     found = region if now is None else now
     asked = unpack_region(kept["asked"]) if "asked" in kept else None if now is None else region
     score = decode(kept.get("score"))
