@@ -347,3 +347,15 @@ def test_from_python_an_image_is_answered_as_by_the_command(call, tmp_path, read
     assert not np.array_equal(answer.mask, alone.mask)  # so small an object is looked at again
     (corrected,) = seen.ask([ns.PromptSet(points_yx=[(41, 52), (41, 64)], positive=[1, 0])], earlier=[answer])
     assert corrected.scale == answer.scale < 1
+
+
+def test_a_scheduler_that_is_lost_is_a_named_error():
+    distributed = pytest.importorskip("distributed")
+    from napari_sam.cli.cluster import map_on_cluster
+
+    with distributed.LocalCluster(1, processes=False, dashboard_address=":0") as started:
+        results = map_on_cluster(started.scheduler_address, time.sleep, [0, 4])
+        assert next(results) is None
+        started.sync(started.scheduler.close)
+        with pytest.raises(DeviceError, match=r"the dask scheduler at .* was lost"):
+            next(results)

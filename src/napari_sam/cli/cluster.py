@@ -7,6 +7,7 @@ package, and the same paths to the volume, the model file and the cache folder.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ def map_on_cluster(address: str, function: Callable[[Any], Result], items: Itera
     DependencyError
         dask.distributed is not installed.
     DeviceError
-        No scheduler answers at `address`, or the workers died again and again.
+        No scheduler answers at `address`, or it is lost, or the workers died again and again.
     """
     with _connected(address) as client:
         from distributed import KilledWorker, as_completed
@@ -38,6 +39,10 @@ def map_on_cluster(address: str, function: Callable[[Any], Result], items: Itera
             raise DeviceError(
                 f"workers of {address} died while they worked on it, most often for lack of memory; look at their logs, "
                 "and give each more memory, or use fewer at a time"
+            ) from error
+        except CancelledError as error:
+            raise DeviceError(
+                f"the dask scheduler at {address} was lost, or dropped the work; start it and its workers again"
             ) from error
         finally:
             client.cancel([future for future in futures if not future.done()])
