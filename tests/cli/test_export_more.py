@@ -95,3 +95,17 @@ def test_an_option_of_meshes_is_refused_where_there_are_none(call, tmp_path):
         code, _, err = call("export", tmp_path / "labels.zarr", tmp_path / "a.csv", option, 1)
         assert code == 2
         assert "meshes" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("a.ome.tif", ("--axis", "y"), "--axis is for COCO"),
+        ("a.csv", ("--meshes", "obj"), "a.csv names a file"),
+        ("a.ome.zarr", ("--meshes", "stl"), "a.ome.zarr names a file"),
+    ],
+)
+def test_an_option_without_an_effect_is_refused(call, labels_path, tmp_path, name, options, words):
+    code, _, err = call("export", labels_path, tmp_path / "new" / name, *options)
+    assert code == 2
+    assert words in " ".join(err.split())

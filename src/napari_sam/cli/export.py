@@ -30,7 +30,9 @@ def export(  # noqa: PLR0913  (one parameter an option of the command line)
         ),
     ] = None,
     axes: o.Axes = None,
-    axis: Annotated[str, typer.Option(help="COCO: the planes are perpendicular to it; z, y or x.")] = "z",
+    axis: Annotated[
+        str | None, typer.Option(help="COCO: the planes are perpendicular to it; z (if left out), y or x.")
+    ] = None,
     meshes: Annotated[
         str | None, typer.Option(help="obj or stl: one mesh file an object into the folder OUTPUT.")
     ] = None,
@@ -53,13 +55,16 @@ def export(  # noqa: PLR0913  (one parameter an option of the command line)
 
     Example:  napari-sam export nuclei.ome.zarr meshes --meshes stl
     """
-    from napari_sam.io.export import ExportOptions, iter_export
-    from napari_sam.io.save import SaveOptions
+    from napari_sam.io.export import COCO, MESHES, TABLE, ExportOptions, iter_export
+    from napari_sam.io.save import TIFF_SUFFIXES, SaveOptions
     from napari_sam.io.volume import open_volume
 
-    if (objects is not None or time is not None) and not (
-        meshes or output.suffix.lower() in (".obj", ".stl")
-    ):
+    ending = output.suffix.lower()
+    if meshes and ending in (*MESHES, TABLE, COCO, ".zarr", *TIFF_SUFFIXES):
+        raise typer.BadParameter(f"--meshes fills a folder, but {output.name} names a file; leave one out")
+    if axis is not None and ending != COCO:
+        raise typer.BadParameter("--axis is for COCO (.json); other formats have no planes of their own")
+    if (objects is not None or time is not None) and not (meshes or ending in MESHES):
         raise typer.BadParameter(
             "--object and --time choose what meshes are made of; other formats hold everything"
         )
@@ -67,7 +72,7 @@ def export(  # noqa: PLR0913  (one parameter an option of the command line)
     options = ExportOptions(
         SaveOptions(overwrite=overwrite, ome_zarr_version=ome_zarr_version),
         image=like,
-        axis=o.parse_axis(axis),
+        axis=o.parse_axis(axis or "z"),
         meshes=parse_meshes(meshes),
         objects=parse_objects(objects),
         time=time,
