@@ -134,7 +134,7 @@ def test_labels_of_a_coarser_level_join_no_image(tmp_path):
         check_level(out, 1)
 
 
-@pytest.mark.parametrize("output", ["labels.png", "nowhere/labels.tif"])
+@pytest.mark.parametrize("output", ["labels.png", "nowhere/labels.tif", "a" * 245 + ".tif"])
 def test_output_that_cannot_be_written_is_refused(
     call, image_path, prompts_path, fake_model, tmp_path, output
 ):

@@ -15,6 +15,7 @@ import numpy as np
 from napari_sam.core.planes import PlaneRef
 from napari_sam.core.results import DOUBTFUL, PropagationStep, StopReason
 from napari_sam.core.spaces import level_geometry
+from napari_sam.errors import ExportError
 
 if TYPE_CHECKING:
     from napari_sam.io.volume import Volume
@@ -37,8 +38,11 @@ def create_partial(output: Path, volume: Volume, plane: PlaneRef, max_id: int) -
     from napari_sam.io.labels import create_labels, smallest_label_dtype
 
     path = partial_path(output)
-    if path.exists():
-        rmtree(path)
+    try:
+        if path.exists():
+            rmtree(path)
+    except OSError as error:
+        raise ExportError(f"cannot make {path}: {error}; choose a shorter name, or another folder") from error
     shape = volume.shape_zyx(plane.level)
     chunks = (1, _SIDE, _SIDE) if plane.axis == 0 else (_BLOCK, _BLOCK, _BLOCK)
     return create_labels(
