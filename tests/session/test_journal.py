@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_sam.errors import SessionError, SessionWarning
-from napari_sam.session.journal import Journal, cut_journal, pack_line, unpack_line
+from napari_sam.session.cutting import cut_session
+from napari_sam.session.journal import Journal, pack_line, unpack_line
 
 
 def names(journal):
@@ -63,7 +64,7 @@ def test_a_damaged_record_in_the_middle_is_an_error_with_a_remedy(tmp_path):
     journal.path.write_bytes(data)
     with pytest.raises(SessionError, match=r"record 3 .*napari-sam sessions cut"):
         Journal(tmp_path)
-    assert cut_journal(tmp_path) == 3
+    assert cut_session(tmp_path) == 3
     assert [e.get("value") for e in Journal(tmp_path).events()] == [None, 0, 1]
     assert (tmp_path / "journal.jsonl.broken").read_bytes() == data
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from napari_sam.errors import SessionError
 from napari_sam.io.labels import open_labels
-from napari_sam.session.journal import FILE_NAME, cut_journal, whole_records
+from napari_sam.session.journal import FILE_NAME, whole_records
 from napari_sam.session.labels import LabelArray, LabelDelta, impose
 
 BROKEN = ".broken"
@@ -33,14 +34,18 @@ def cut_session(folder: str | Path) -> int:
     journal = Path(folder) / FILE_NAME
     if not journal.is_file():
         raise SessionError(f"there is no session in {folder}; give a folder that holds {FILE_NAME}")
-    is_whole = sum(len(line) for line, _ in whole_records(journal)) == journal.stat().st_size
+    kept = [line for line, _ in whole_records(journal)]
+    if not kept:
+        raise SessionError(f"{journal} holds no whole record; nothing of it can be used")
+    is_whole = sum(map(len, kept)) == journal.stat().st_size
     made = None if is_whole else _make_labels(journal)
-    n_records = cut_journal(folder)
+    os.replace(journal, journal.with_name(journal.name + BROKEN))
+    journal.write_bytes(b"".join(kept))
     if made is not None:
         labels, fresh = made
         labels.rename(_free(labels.with_name(labels.name + BROKEN)))
         fresh.rename(labels)
-    return n_records
+    return len(kept)
 
 
 def _make_labels(journal: Path) -> tuple[Path, Path] | None:

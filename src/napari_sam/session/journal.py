@@ -237,28 +237,6 @@ def whole_records(path: Path) -> Iterator[tuple[bytes, Record]]:
             yield line, record
 
 
-def cut_journal(folder: str | Path) -> int:
-    """Drop a broken record and all after it, keeping the old file as ``journal.jsonl.broken``.
-
-    Returns
-    -------
-    int
-        How many records are left.
-
-    Raises
-    ------
-    SessionError
-        Not even the first record is whole.
-    """
-    path = Path(folder) / FILE_NAME
-    kept = [line for line, _ in whole_records(path)]
-    if not kept:
-        raise SessionError(f"{path} holds no whole record; nothing of it can be used")
-    os.replace(path, path.with_name(f"{FILE_NAME}.broken"))
-    path.write_bytes(b"".join(kept))
-    return len(kept)
-
-
 def _report_broken(path: Path, number: int, *, is_last: bool) -> None:
     if number == 0:
         raise SessionError(f"{path} is not a journal of this program; choose a session folder")
