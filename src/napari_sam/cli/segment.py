@@ -90,8 +90,6 @@ def check_output(output: Path, overwrite: bool, volume: Path) -> None:
     """Refuse before any work is done what could not be saved after it."""
     from napari_sam.io.save import check_target
 
-    if output.exists() and not overwrite:
-        raise ExportError(f"{output} exists; choose another name or pass --overwrite")
     check_target(output, overwrite, str(volume))
 
 
